@@ -1,0 +1,64 @@
+// swift-tools-version: 6.1
+import PackageDescription
+
+// The core (SegmentFormat … Hearth) links liburing and ISA-L only and imports no Foundation.
+// Imports run downwards; Tests/HouseTests holds them to that.
+let strict: [SwiftSetting] = [.swiftLanguageMode(.v6)]
+
+let package = Package(
+    name: "hearth",
+    products: [
+        .library(name: "Hearth", targets: ["Hearth"]),
+        .executable(name: "hearth-bench", targets: ["hearth-bench"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+        .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
+        .target(name: "CPlatform"),
+        .target(name: "SegmentFormat", dependencies: ["CISAL"], swiftSettings: strict),
+        .target(name: "BlockIO", dependencies: ["CLiburing", "CPlatform"], swiftSettings: strict),
+        .target(name: "SimulatedDisk", dependencies: ["BlockIO", "CPlatform"], swiftSettings: strict),
+        .target(
+            name: "LogStore", dependencies: ["SegmentFormat", "BlockIO", "CPlatform"],
+            swiftSettings: strict),
+        .target(name: "Staging", dependencies: ["LogStore", "BlockIO"], swiftSettings: strict),
+        .target(
+            name: "Hearth", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "hearth-bench",
+            dependencies: [
+                "Hearth", "BlockIO", "BenchKit",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: strict),
+        .target(
+            name: "BenchKit",
+            dependencies: [
+                "BlockIO",
+                "CZlib",
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ], swiftSettings: strict),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .executableTarget(
+            name: "hearth-torture",
+            dependencies: ["Hearth", "Staging", "LogStore", "SimulatedDisk", "BlockIO", "SegmentFormat"],
+            path: "Tests/Torture", swiftSettings: strict),
+        .testTarget(
+            name: "SegmentFormatTests", dependencies: ["SegmentFormat"], swiftSettings: strict),
+        .testTarget(name: "BlockIOTests", dependencies: ["BlockIO"], swiftSettings: strict),
+        .testTarget(
+            name: "SimulatedDiskTests", dependencies: ["SimulatedDisk", "BlockIO"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "LogStoreTests", dependencies: ["LogStore", "SimulatedDisk"],
+            swiftSettings: strict),
+        .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
+        .testTarget(
+            name: "HearthTests", dependencies: ["Hearth", "SimulatedDisk"], swiftSettings: strict),
+        .testTarget(name: "HearthBenchTests", dependencies: ["BenchKit"], swiftSettings: strict),
+    ]
+)
