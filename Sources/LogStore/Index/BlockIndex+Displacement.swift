@@ -93,6 +93,7 @@ extension BlockIndex {
         let lo = IndexLayout.load(address, line: 1, slot: source.slot)
         write(target, hi, lo, IndexLayout.words(address, slot: source.slot))
         clear(source)
+        moves &+= 1
         copyScan.noteMove(from: source.bucket, to: target.bucket, Fingerprint(hi: hi, lo: lo))
         sweepScan.noteMove(from: source.bucket, to: target.bucket, Fingerprint(hi: hi, lo: lo))
     }

@@ -19,6 +19,8 @@ package final class BlockIndex {
     package let capacity: Int
     /// Live entries.
     package internal(set) var count = 0
+    /// Entries moved to their other bucket to make room, since init.
+    package internal(set) var moves: UInt64 = 0
     package let mapping: SharedMapping
     let layout: IndexLayout
     /// The nodes of the search for a way to move entries.

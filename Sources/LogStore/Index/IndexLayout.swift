@@ -94,8 +94,8 @@ struct IndexLayout {
     @inline(__always)
     func buckets(_ lo: UInt64) -> (Int, Int) {
         let count = UInt64(truncatingIfNeeded: bucketCount)
-        let first = Int(truncatingIfNeeded: (lo & 0xFFFF_FFFF) &* count >> 32)
-        var second = Int(truncatingIfNeeded: (lo >> 32) &* count >> 32)
+        let first = Int(truncatingIfNeeded: ((lo & 0xFFFF_FFFF) &* count) >> 32)
+        var second = Int(truncatingIfNeeded: ((lo >> 32) &* count) >> 32)
         if second == first { second = first &+ 1 == bucketCount ? 0 : first &+ 1 }
         return (first, second)
     }
