@@ -59,12 +59,17 @@ import Testing
         return index
     }
 
-    /// One churn key leaves, another comes. True when there was room.
-    private func churn(_ index: BlockIndex, _ round: inout Int, _ live: Int) {
+    /// One churn key leaves, another comes; false when that was refused.
+    @discardableResult
+    private func churn(
+        _ index: BlockIndex, _ round: inout Int, _ live: Int, mayRefuse: Bool = false
+    ) -> Bool {
         round += 1
         _ = index.remove(keyFingerprint(1_000_000 + round - live))
         let fingerprint = keyFingerprint(1_000_000 + round)
-        #expect(index.insert(fingerprint, derivedEntry(fingerprint, 1)) == .inserted)
+        let result = index.insert(fingerprint, derivedEntry(fingerprint, 1))
+        if !mayRefuse { #expect(result == .inserted) }
+        return result == .inserted
     }
 
     @Test(arguments: [1, 40])
@@ -86,21 +91,27 @@ import Testing
     }
 
     @Test func movesThatOutrunTheNotesWaitForTheScan() throws {
-        // All churn in one pause: more moves behind the scan than it can note.
-        let residents = 19_500
+        // All churn in one pause, beyond 95 %: more moves behind the scan than it can note.
+        let residents = 20_000
         let index = try crowded(20_000, residents: residents)
         var round = 0
-        var step = 0
-        let half = index.bucketCount / 2
-        let (found, _) = copyAll(index, records: 24) {
-            step += 1
-            if step == half / 3 {
-                for _ in 0..<60_000 { churn(index, &round, 400) }
-            }
+        var paused = false
+        var notes = 0
+        var refused = 0
+        let (found, _) = copyAll(index, records: index.bucketCount * 4) {
+            guard !paused else { return }
+            paused = true
+            for _ in 0..<60_000 where !churn(index, &round, 700, mayRefuse: true) { refused += 1 }
+            notes = index.copyNotes
         }
+        #expect(notes >= BlockIndex.notesLimit)
+        #expect(refused > 0, "moves behind the scan should have run out")
         var missed = 0
         for key in 0..<residents where found[keyFingerprint(key)] == nil { missed += 1 }
         #expect(missed == 0)
+        // With the scan through, there is room again.
+        #expect(index.copyNotes == 0)
+        for _ in 0..<1000 { churn(index, &round, 500) }
     }
 
     @Test func sweepRemovesExactlyWhatTheRuleNames() throws {

@@ -11,9 +11,9 @@ struct ScanTracker {
     private(set) var movedCount = 0
     private let moved: UnsafeMutablePointer<Fingerprint>
 
-    static let limit = 1024
+    static let limit = 4096
     /// The most moves that one insert makes.
-    private static let reserve = Int(PathNode.maxDepth) + 2
+    static let reserve = Int(PathNode.maxDepth) + 2
 
     init() {
         moved = .allocate(capacity: Self.limit)
@@ -63,10 +63,18 @@ extension BlockIndex {
     package static let recordBytes = 40
 
     /// Gives up scans that will not be continued.
+    /// (A scan that is neither continued nor given up ends in `full` before the table is.)
     package func cancelScans() {
         copyScan.stop()
         sweepScan.stop()
     }
+
+    /// Keys noted for the next step of the copy. With `notesLimit` of them noted, entries are no
+    /// longer moved behind the scan, and an insert may be told `full` early: step before that.
+    package var copyNotes: Int { copyScan.movedCount }
+    /// The same of the sweep.
+    package var sweepNotes: Int { sweepScan.movedCount }
+    package static let notesLimit = ScanTracker.limit - ScanTracker.reserve
 
     // MARK: Sweep
 
