@@ -264,3 +264,30 @@ extension HostFiles {
         }
     }
 }
+
+// MARK: - Requests
+
+extension HostFiles {
+    /// The errno for which a request cannot be tried at all, or 0. Whatever passes can be added up
+    /// without overflow.
+    @inline(__always)
+    func refusal(of request: IORequest, _ regions: RegionTable) -> Int32 {
+        guard file(request.file) != nil else { return EBADF }
+        if request.operation == .sync { return 0 }
+        let piece = request.piece
+        let (end, overflow) = request.fileOffset.addingReportingOverflow(piece.length)
+        if overflow || end > UInt64(Int64.max) { return EINVAL }
+        if !request.operation.movesBytes { return 0 }
+        guard regions.contains(piece),
+            !piece.offset.addingReportingOverflow(piece.length).overflow
+        else { return EFAULT }
+        // Device memory: only its own copy functions may touch it.
+        guard regions.pointer(piece) != nil else { return EOPNOTSUPP }
+        return 0
+    }
+}
+
+extension IOOperation {
+    @inline(__always)
+    var movesBytes: Bool { self == .read || self == .write }
+}

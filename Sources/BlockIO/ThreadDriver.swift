@@ -109,7 +109,7 @@ package final class ThreadDriver: BlockDriver {
     package func prepare(_ request: IORequest) -> Bool {
         guard running, inFlight < limits.depth else { return false }
         inFlight += 1
-        let problem = refusal(request)
+        let problem = files.refusal(of: request, regions)
         if problem != 0 || (request.piece.length == 0 && request.operation.movesBytes) {
             tables.locked { tables.append(request.tag, Int64(-problem), 0) }
             return true
@@ -140,19 +140,6 @@ package final class ThreadDriver: BlockDriver {
             tables.prepared.append(index)
         }
         return true
-    }
-
-    /// The errno for which a request cannot be tried at all, or 0.
-    private func refusal(_ request: IORequest) -> Int32 {
-        guard files.file(request.file) != nil else { return EBADF }
-        if request.operation == .sync { return 0 }
-        let (end, overflow) = request.fileOffset.addingReportingOverflow(request.piece.length)
-        if overflow || end > UInt64(Int64.max) { return EINVAL }
-        if !request.operation.movesBytes { return 0 }
-        guard regions.contains(request.piece) else { return EFAULT }
-        // Device memory: only its own copy functions may touch it.
-        guard regions.pointer(request.piece) != nil else { return EOPNOTSUPP }
-        return 0
     }
 
     package func submit() {

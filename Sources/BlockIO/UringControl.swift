@@ -14,6 +14,7 @@ struct UringBuffers {
     static let places = 4096
 
     private let slots: UnsafeMutablePointer<Int32>
+    private let counts: UnsafeMutablePointer<Int32>
     private let taken: UnsafeMutablePointer<Bool>
     /// Whether the ring has a table; 0 places otherwise.
     var granted = false
@@ -23,12 +24,15 @@ struct UringBuffers {
     init() {
         slots = .allocate(capacity: RegionTable.capacity)
         slots.initialize(repeating: -1, count: RegionTable.capacity)
+        counts = .allocate(capacity: RegionTable.capacity)
+        counts.initialize(repeating: 0, count: RegionTable.capacity)
         taken = .allocate(capacity: Self.places)
         taken.initialize(repeating: false, count: Self.places)
     }
 
     func deallocate() {
         slots.deallocate()
+        counts.deallocate()
         taken.deallocate()
     }
 
@@ -50,11 +54,19 @@ struct UringBuffers {
     func take(_ start: Int, _ count: Int, for region: RegionID) {
         for place in start..<(start + count) { taken[place] = true }
         slots[Int(region.raw)] = Int32(start)
+        counts[Int(region.raw)] = Int32(count)
     }
 
-    func release(_ start: Int, _ count: Int, of region: RegionID) {
-        for place in start..<(start + count) { taken[place] = false }
+    /// Gives the region's places back and returns them; empty when it had none.
+    func release(_ region: RegionID) -> Range<Int> {
+        guard Int(region.raw) < RegionTable.capacity, slots[Int(region.raw)] >= 0 else {
+            return 0..<0
+        }
+        let start = Int(slots[Int(region.raw)])
+        let places = start..<(start + Int(counts[Int(region.raw)]))
+        for place in places { taken[place] = false }
         slots[Int(region.raw)] = -1
+        return places
     }
 
     var registeredRegions: Int {
@@ -96,9 +108,8 @@ extension UringDriver {
 
     package func register(_ region: RegionID) {
         defer { updateGrants() }
-        guard ring != nil, buffers.granted, region != .process,
-            buffers.firstSlot(region) < 0, let entry = regions[region], let base = entry.base,
-            entry.length > 0
+        guard ring != nil, buffers.granted, region != .process, let entry = regions[region],
+            let base = entry.base, entry.length > 0, buffers.firstSlot(region) < 0
         else { return }
         let count = Int((entry.length - 1) / UringBuffers.bytes + 1)
         guard let start = buffers.run(count) else {
@@ -137,11 +148,8 @@ extension UringDriver {
     }
 
     package func unregister(_ region: RegionID) {
-        let start = buffers.firstSlot(region)
-        guard ring != nil, start >= 0, let entry = regions[region] else { return }
-        let count = Int((entry.length - 1) / UringBuffers.bytes + 1)
-        for place in Int(start)..<(Int(start) + count) { _ = setBuffer(place, nil, 0) }
-        buffers.release(Int(start), count, of: region)
+        guard ring != nil else { return }
+        for place in buffers.release(region) { _ = setBuffer(place, nil, 0) }
         updateGrants()
     }
 

@@ -1,5 +1,5 @@
-// FaultPlan: which faults a run injects, each with its own probability per operation. What each kind
-// does is said here, how in SimulatedDriver+Faults.
+// FaultPlan: which faults a run injects, each with its own probability per operation. What each
+// kind does is said here, how in SimulatedDriver+Faults.
 
 import BlockIO
 

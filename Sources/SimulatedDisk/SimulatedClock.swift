@@ -1,5 +1,5 @@
-// SimulatedClock: virtual time. It moves only when a driver waits or a test moves it, never back, so
-// that a seed replays a run to the nanosecond.
+// SimulatedClock: virtual time. It moves only when a driver waits or a test moves it, never back,
+// so that a seed replays a run to the nanosecond.
 
 import BlockIO
 import Synchronization

@@ -1,5 +1,5 @@
-// The control calls: directories, locks, files. Synchronous and free of faults but for a device that
-// is away; names are not durable until their directory is synced.
+// The control calls: directories, locks, files. Synchronous and free of faults but for a device
+// that is away; names are not durable until their directory is synced.
 
 import BlockIO
 import Glibc

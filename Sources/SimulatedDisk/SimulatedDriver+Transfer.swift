@@ -1,5 +1,5 @@
-// What a request does: data is taken from memory at submit, so that a crash can land it, and again at
-// completion, as a device would; the two must not differ.
+// What a request does: data is taken from memory at submit, so that a crash can land it, and again
+// at completion, as a device would; the two must not differ.
 
 import BlockIO
 import Glibc
@@ -155,8 +155,8 @@ extension SimulatedDriver {
         return extent
     }
 
-    /// Runs the body on the piece's memory as a device sees it: device memory by its alias, or, when
-    /// it is not simulated, through its copy functions.
+    /// Runs the body on the piece's memory as a device sees it: device memory by its alias, or,
+    /// when it is not simulated, through its copy functions.
     func transfer(
         _ piece: Piece, changes: Bool, _ body: (UnsafeMutableRawPointer) -> Void
     ) {

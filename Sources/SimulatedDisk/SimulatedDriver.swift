@@ -1,4 +1,5 @@
-// SimulatedDriver: the driver of a simulated machine, in virtual time. Same contract as the others'.
+// SimulatedDriver: the driver of a simulated machine, in virtual time. Same contract as the
+// others'.
 //
 // A request is scheduled when it is submitted and has its effect when it is reaped, at or after its
 // finish time; time moves only in `wait`. All chance comes from the seed, split by purpose, so the
@@ -84,7 +85,8 @@ package final class SimulatedDriver: BlockDriver {
     package internal(set) var traceHash: UInt64 = 0xCBF2_9CE4_8422_2325
     /// Writes, syncs, allocations and punches submitted.
     package internal(set) var boundaryCount = 0
-    /// The driver goes dead when `boundaryCount` gets here, with that request in flight; 0 for never.
+    /// The driver goes dead when `boundaryCount` gets here, with that request in flight; 0 for
+    /// never.
     package var crashAfterBoundary = 0
     /// Nothing completes any more and control calls fail: the moment to crash the machine.
     package internal(set) var dead = false

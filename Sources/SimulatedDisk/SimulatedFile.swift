@@ -1,8 +1,8 @@
-// SimulatedFile and SimulatedDirectory: what one inode is now, what of it would survive a crash, and
-// the effects between the two, in the order in which they completed.
+// SimulatedFile and SimulatedDirectory: what one inode is now, what of it would survive a crash,
+// and the effects between the two, in the order in which they completed.
 //
-// current = durable + effects, unless a failed sync told a lie. An effect leaves the list when a sync
-// that was submitted after its completion has completed, and is in `durable` from then on.
+// current = durable + effects, unless a failed sync told a lie. An effect leaves the list when a
+// sync that was submitted after its completion has completed, and is in `durable` from then on.
 
 enum FileEffectKind {
     case write

@@ -1,8 +1,8 @@
-// Crashes: what had been flushed survives, of the rest any subset, each write whole or torn. Changes
-// of directories are among the rest, and so are requests in flight.
+// Crashes: what had been flushed survives, of the rest any subset, each write whole or torn.
+// Changes of directories are among the rest, and so are requests in flight.
 
-/// Which unflushed changes land. They are counted in the order of completion, over all devices, those
-/// in flight last.
+/// Which unflushed changes land. They are counted in the order of completion, over all devices,
+/// those in flight last.
 package enum CrashKeep: Sendable {
     case none
     case all

@@ -111,9 +111,9 @@ extension SimulatedMachine {
         for file in removed { state.devices[device].releaseIfUnlinked(file) }
     }
 
-    /// A sync that fails, by what was measured of file systems: each change is durable all the same,
-    /// or can be seen until a crash and is then gone although later syncs succeed, or is reverted at
-    /// once.
+    /// A sync that fails, by what was measured of file systems: each change is durable all the
+    /// same, or can be seen until a crash and is then gone although later syncs succeed, or is
+    /// reverted at once.
     func failSync(device: Int, file: Int, random: inout SplitMix64) {
         let effects = state.devices[device].files[file].effects
         state.devices[device].files[file].effects.removeAll()

@@ -1,9 +1,9 @@
 // SimulatedMachine: what outlives a process: devices with their directories and files, what of them
 // is durable and what only looks so, requests in flight, locks. Drivers come and go on it.
 //
-// Everything is one value (`MachineState`) of copy-on-write parts, so that `copy()` is cheap and many
-// crashes can be tried from one state. Nothing iterates over a dictionary without sorting. Used by
-// one thread at a time. A directory is durable as soon as it is made; files in it are not.
+// Everything is one value (`MachineState`) of copy-on-write parts, so that `copy()` is cheap and
+// many crashes can be tried from one state. Nothing iterates over a dictionary without sorting.
+// Used by one thread at a time. A directory is durable as soon as it is made; files in it are not.
 
 import BlockIO
 import Glibc
@@ -92,6 +92,13 @@ package final class SimulatedMachine {
         var device = DeviceState(prefix: prefix, incarnation: state.incarnations)
         if let capacity { device.capacityPages = Int(capacity / UInt64(SimulatedPage.bytes)) }
         state.devices.append(device)
+    }
+
+    /// How many unflushed changes of one file there can be before its oldest become durable by
+    /// themselves, as a drive's cache drains; 1024 unless set, drained when twice as many.
+    package var maximumUnflushed: Int {
+        get { state.maximumUnflushed }
+        set { state.maximumUnflushed = max(1, newValue) }
     }
 
     // MARK: Devices
@@ -258,7 +265,8 @@ package final class SimulatedMachine {
 }
 
 extension DeviceState {
-    /// Makes what is durable all there is: after a crash, or a clean stop whose effects were applied.
+    /// Makes what is durable all there is: after a crash, or a clean stop whose effects were
+    /// applied.
     mutating func settle() {
         for index in directories.indices {
             directories[index].entries = directories[index].durable

@@ -1,5 +1,6 @@
 // SimulatedRandom: the only source of chance in a simulation. One seed, split by purpose, so that
-// taking an operation out of a run (shrinking it) leaves the faults and latencies of the rest alone.
+// taking an operation out of a run (shrinking it) leaves the faults and latencies of the rest
+// alone.
 
 /// Expands one seed into many; also cheap enough to draw the details of one fault from.
 package struct SplitMix64: RandomNumberGenerator, Sendable {

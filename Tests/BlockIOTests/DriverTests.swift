@@ -192,8 +192,29 @@ import Testing
         #expect(
             rig.run(.read, file, 0, Piece(region: RegionID(2000), offset: 0, length: 1))
                 == Int64(-EFAULT))
+        let top = Piece(region: .process, offset: UInt64.max - 4095, length: 8 << 20)
+        #expect(rig.run(.read, file, 0, top) == Int64(-EFAULT))
+        // Region numbers that do not exist are nothing to register either.
+        rig.driver.register(RegionID(5000))
+        rig.driver.unregister(RegionID(5000))
+        rig.driver.register(RegionID(7))
         rig.driver.close(file)
         #expect(rig.run(.read, file, 0, memory.piece()) == Int64(-EBADF))
+    }
+
+    @Test(arguments: Flavour.allCases)
+    func shutdownEndsEverything(_ flavour: Flavour) throws {
+        let rig = try Rig(flavour)
+        let file = try rig.driver.open(rig.directory, "data", .create)
+        let memory = Memory(4096)
+        #expect(rig.run(.write, file, 0, memory.piece()) == 4096)
+        try rig.driver.remove(rig.directory, "data")
+        rig.driver.shutdown()
+        #expect(!rig.prepare(1, .read, file, 0, memory.piece()))
+        rig.driver.wait(until: .max)
+        rig.driver.wake()
+        rig.driver.shutdown()
+        rmdir(rig.path)
     }
 
     @Test func automaticChoosesAndTells() throws {

@@ -187,4 +187,14 @@ struct CrashTests {
         fork.machine.flipBit("/d", "f", offset: 4096, bit: 0)
         #expect(firstBytes(rig.machine) == [2, 3, 4])
     }
+
+    @Test func theOldestUnflushedWritesDrain() {
+        let rig = Rig()
+        let file = rig.durableFile()
+        rig.machine.maximumUnflushed = 2
+        for page in 0..<4 { rig.write(file, page: page, UInt8(1 + page)) }
+        #expect(rig.machine.unflushedCount == 2)
+        rig.machine.crash(keep: .none)
+        #expect(firstBytes(rig.machine) == [1, 2, 0])
+    }
 }

@@ -119,4 +119,31 @@ struct DeviceTests {
         }
         #expect(permissions == "---s")
     }
+
+    /// A device region that is not a fake one is reached by its copy functions.
+    @Test func unknownDeviceMemoryIsBounced() throws {
+        let rig = Rig()
+        let file = rig.durableFile()
+        let copy = DeviceCopy(
+            context: UInt(bitPattern: rig.memory),
+            toDevice: { context, offset, host, length in
+                guard let base = UnsafeMutableRawPointer(bitPattern: context) else { return EFAULT }
+                memcpy(base + Int(offset), host, length)
+                return 0
+            },
+            fromDevice: { context, offset, host, length in
+                guard let base = UnsafeMutableRawPointer(bitPattern: context) else { return EFAULT }
+                memcpy(host, base + Int(offset), length)
+                return 0
+            })
+        let region = try #require(
+            rig.regions.add(Region(kind: .device, base: nil, length: 65_536, copy: copy)))
+        memset(rig.memory, 0x21, 4096)
+        rig.start(.write, file, piece: Piece(region: region, offset: 0, length: 4096))
+        #expect(rig.drain().first?.result == 4096)
+        rig.start(.read, file, piece: Piece(region: region, offset: 8192, length: 4096))
+        #expect(rig.drain().first?.result == 4096)
+        #expect((rig.memory + 8192 + 4095).load(as: UInt8.self) == 0x21)
+        #expect(rig.driver.violations.isEmpty)
+    }
 }
