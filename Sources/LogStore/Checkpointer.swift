@@ -1,0 +1,265 @@
+// Checkpointer: dumps the index to one of two files, in turn, while the store is busy. The dump is
+// fuzzy: its header says in which life each segment was, and how far it was written, before the
+// first entry was copied. At open an entry holds if its segment is still in that life; segments open
+// then, or begun since, are replayed, so that whatever happened during or after the dump is met
+// again in the log.
+//
+// The file: header page, segment table, chunks of entries, and last the end page at its own fixed
+// place, written after everything else is flushed: only a dump with a matching end counts.
+
+import BlockIO
+import SegmentFormat
+
+enum CheckpointPhase: UInt8 {
+    case idle
+    case header
+    case chunks
+    case flushing
+    case end
+    case endFlush
+}
+
+struct Checkpointer {
+    var phase = CheckpointPhase.idle
+    var sequence: UInt64 = 0
+    var bucket = 0
+    var chunk: UInt32 = 0
+    var entries: UInt64 = 0
+    var pendingIO = 0
+    var failed = false
+    var offset: UInt64 = 0
+    /// Bytes written by the store when the last one began.
+    var lastWritten: UInt64 = 0
+    /// A caller that waits for the one under way (or the next) to end.
+    var waiting: [UInt64] = []
+    var requested = false
+
+    static let chunksInFlight = 4
+
+    /// Bytes of one checkpoint file when every entry is taken.
+    static func fileBytes(entries: Int, segments: Int) -> UInt64 {
+        let perChunk = CheckpointChunk.entriesPerChunk
+        let chunks = UInt64((entries + perChunk - 1) / perChunk + 2)
+        return CheckpointHeader.dataOffset(segments: segments)
+            + chunks * UInt64(CheckpointChunk.chunkBytes)
+    }
+}
+
+extension LogStore {
+    private static let pageBytes = FormatConstants.pageBytes
+
+    /// Asks for a checkpoint now; outcome `.done` or `.failed`.
+    package func checkpoint(token: UInt64) {
+        checkpointer.waiting.append(token)
+        checkpointer.requested = true
+    }
+
+    /// Bytes of a dump of what is in the index.
+    private var dumpBytes: UInt64 {
+        Checkpointer.fileBytes(entries: index.count, segments: totalSegments)
+    }
+
+    var totalSegments: Int { segments.counts.reduce(0, +) }
+
+    func advanceCheckpoint() {
+        switch checkpointer.phase {
+        case .idle:
+            let written = statistics.groupBytes + statistics.metadataBytes
+            let since = written - checkpointer.lastWritten
+            let due =
+                since >= configuration.checkpointMinimumBytes
+                && since >= UInt64(configuration.checkpointShare) * dumpBytes
+            if (checkpointer.requested || due) && !readOnly { startCheckpoint() }
+        case .chunks: writeChunks()
+        default: break
+        }
+    }
+
+    /// The device that keeps the checkpoints: the first that takes writes.
+    private var checkpointDevice: Int? { devices.firstIndex { $0.takesWrites } }
+
+    private func checkpointFile(_ device: Int, _ sequence: UInt64) -> FileID? {
+        let number = Int(sequence % 2)
+        let known =
+            number == 0 ? devices[device].checkpointFiles.0 : devices[device].checkpointFiles.1
+        if known != .none { return known }
+        guard
+            let file = try? driver.open(
+                devices[device].directory, StoreFiles.checkpoint(number), .create)
+        else { return nil }
+        if number == 0 {
+            devices[device].checkpointFiles.0 = file
+        } else {
+            devices[device].checkpointFiles.1 = file
+        }
+        return file
+    }
+
+    private func startCheckpoint() {
+        checkpointer.requested = false
+        guard let device = checkpointDevice,
+            let file = checkpointFile(device, checkpointer.sequence + 1)
+        else {
+            endCheckpoint(failed: true)
+            return
+        }
+        if checkpointPool == nil {
+            checkpointPool = try? MemoryPool(
+                chunkBytes: CheckpointChunk.chunkBytes,
+                chunkCount: Checkpointer.chunksInFlight + 1, driver: driver)
+        }
+        guard checkpointPool != nil else {
+            endCheckpoint(failed: true)
+            return
+        }
+        checkpointer.sequence += 1
+        checkpointer.bucket = 0
+        checkpointer.chunk = 0
+        checkpointer.entries = 0
+        checkpointer.failed = false
+        checkpointer.lastWritten = statistics.groupBytes + statistics.metadataBytes
+        checkpointer.phase = .header
+        checkpointFileInUse = file
+        writeCheckpointHeader(device, file)
+    }
+
+    private func writeCheckpointHeader(_ device: Int, _ file: FileID) {
+        var header = CheckpointHeader()
+        header.store = manifest.store
+        header.sequence = checkpointer.sequence
+        header.beganVersion = nextVersion
+        header.beganWall = clock.wallSeconds
+        header.segmentCount = UInt32(totalSegments)
+        let bytes = Int(CheckpointHeader.dataOffset(segments: totalSegments))
+        checkpointer.offset = UInt64(bytes)
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 4096)
+        memory.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+        checkpointHeaderMemory = memory
+        var table: [CheckpointSegment] = []
+        table.reserveCapacity(totalSegments)
+        segments.forEach { id in
+            let state = segments.pointer(id)
+            var entry = CheckpointSegment()
+            entry.segment = id
+            entry.generation = state.pointee.generation
+            entry.state = state.pointee.state.rawValue
+            entry.writtenPages = state.pointee.writtenPages
+            entry.livePages = state.pointee.livePages
+            entry.minVersion = state.pointee.minVersion
+            entry.maxVersion = state.pointee.maxVersion
+            // A sealed segment whose groups or footer are still being written is replayed.
+            if state.pointee.groupsInFlight > 0 { entry.state = SegmentState.open.rawValue }
+            table.append(entry)
+        }
+        header.encode(
+            into: UnsafeMutableRawBufferPointer(start: memory, count: bytes), segments: table,
+            secret: manifest.secret)
+        // The old dump stops counting before its file is written over: the end page goes first.
+        (memory + CheckpointHeader.endOffset).initializeMemory(
+            as: UInt8.self, repeating: 0, count: Self.pageBytes)
+        checkpointer.pendingIO = 1
+        statistics.checkpointBytes += UInt64(bytes)
+        issue(
+            IORequest(
+                tag: Self.tag(.checkpoint, 0), operation: .write, file: file, fileOffset: 0,
+                piece: Piece(
+                    region: .process, offset: UInt64(UInt(bitPattern: memory)),
+                    length: UInt64(bytes))))
+    }
+
+    private func writeChunks() {
+        guard let pool = checkpointPool, let file = checkpointFileInUse else { return }
+        while checkpointer.bucket < index.bucketCount, pool.freeCount > 1 {
+            let number = pool.take()
+            let memory = pool.pointer(number)
+            let room = UnsafeMutableRawBufferPointer(
+                start: memory + CheckpointChunk.payloadOffset,
+                count: CheckpointChunk.entriesPerChunk * BlockIndex.recordBytes)
+            let count = index.copyEntries(from: &checkpointer.bucket, into: room)
+            if count == 0 {
+                pool.give(number)
+                continue
+            }
+            CheckpointChunk.seal(
+                UnsafeMutableRawBufferPointer(start: memory, count: CheckpointChunk.chunkBytes),
+                secret: manifest.secret, store: manifest.store, sequence: checkpointer.sequence,
+                index: checkpointer.chunk, entries: UInt32(count))
+            checkpointer.chunk += 1
+            checkpointer.entries += UInt64(count)
+            checkpointer.pendingIO += 1
+            statistics.checkpointBytes += UInt64(CheckpointChunk.chunkBytes)
+            issue(
+                IORequest(
+                    tag: Self.tag(.checkpoint, number, UInt32(number) + 1), operation: .write,
+                    file: file, fileOffset: checkpointer.offset,
+                    piece: pool.piece(number, length: CheckpointChunk.chunkBytes)))
+            checkpointer.offset += UInt64(CheckpointChunk.chunkBytes)
+        }
+        if checkpointer.bucket >= index.bucketCount && checkpointer.pendingIO == 0 {
+            syncCheckpoint(.flushing)
+        }
+    }
+
+    private func syncCheckpoint(_ phase: CheckpointPhase) {
+        guard let file = checkpointFileInUse else { return }
+        checkpointer.phase = phase
+        checkpointer.pendingIO = 1
+        issue(
+            IORequest(
+                tag: Self.tag(.checkpoint, 0), operation: .sync, file: file, fileOffset: 0,
+                piece: Piece(region: .process, offset: 0, length: 0)))
+    }
+
+    func checkpointCompleted(_ aux: UInt32, _ completion: IOCompletion) {
+        checkpointer.pendingIO -= 1
+        if completion.result < 0 { checkpointer.failed = true }
+        if aux > 0 { checkpointPool?.give(Int32(aux) - 1) }
+        guard checkpointer.pendingIO == 0 else { return }
+        if checkpointer.failed {
+            endCheckpoint(failed: true)
+            return
+        }
+        switch checkpointer.phase {
+        case .header: checkpointer.phase = .chunks
+        case .flushing: writeCheckpointEnd()
+        case .end: syncCheckpoint(.endFlush)
+        case .endFlush: endCheckpoint(failed: false)
+        case .idle, .chunks: break
+        }
+    }
+
+    private func writeCheckpointEnd() {
+        guard let file = checkpointFileInUse, let memory = checkpointHeaderMemory else { return }
+        var end = CheckpointEnd()
+        end.sequence = checkpointer.sequence
+        end.chunkCount = checkpointer.chunk
+        end.entryCount = checkpointer.entries
+        end.encode(
+            into: UnsafeMutableRawBufferPointer(start: memory, count: Self.pageBytes),
+            secret: manifest.secret, store: manifest.store)
+        checkpointer.phase = .end
+        checkpointer.pendingIO = 1
+        statistics.checkpointBytes += UInt64(Self.pageBytes)
+        issue(
+            IORequest(
+                tag: Self.tag(.checkpoint, 0), operation: .write, file: file,
+                fileOffset: UInt64(CheckpointHeader.endOffset),
+                piece: Piece(
+                    region: .process, offset: UInt64(UInt(bitPattern: memory)),
+                    length: UInt64(Self.pageBytes))))
+    }
+
+    private func endCheckpoint(failed: Bool) {
+        checkpointer.phase = .idle
+        index.cancelScans()
+        checkpointHeaderMemory?.deallocate()
+        checkpointHeaderMemory = nil
+        checkpointFileInUse = nil
+        if failed { statistics.checkpointErrors += 1 } else { statistics.checkpoints += 1 }
+        let waiting = checkpointer.waiting
+        checkpointer.waiting = []
+        for token in waiting {
+            delegate?.finished(Outcome(token: token, status: failed ? .failed : .done))
+        }
+    }
+}

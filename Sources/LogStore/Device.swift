@@ -1,0 +1,56 @@
+// Device: one member directory of the store, its files, and its health in this run.
+
+import BlockIO
+import SegmentFormat
+
+package enum DeviceState: UInt8, Sendable {
+    case healthy
+    /// Errors seen: takes no writes until it has answered well for a while.
+    case suspect
+    /// Gone in this run: its blocks are misses.
+    case out
+    /// Missing at open.
+    case absent
+    /// Taken out of the membership for good.
+    case struck
+}
+
+package struct Device {
+    package let index: Int
+    package let path: String
+    package var id: Identity128
+    package var state: DeviceState = .healthy
+    var directory = FileID.none
+    var manifestFile = FileID.none
+    /// Checkpoint files, on the first device.
+    var checkpointFiles = (FileID.none, FileID.none)
+    /// Whether the file system granted O_DIRECT.
+    package var direct = true
+    package var segmentCount = 0
+    /// No more space for files: the store has shrunk to what there is.
+    package var full = false
+    package var errors: UInt64 = 0
+    var consecutiveErrors = 0
+
+    init(index: Int, path: String, id: Identity128) {
+        self.index = index
+        self.path = path
+        self.id = id
+    }
+
+    var takesWrites: Bool { state == .healthy }
+    var isReadable: Bool { state == .healthy || state == .suspect }
+
+    static let goneErrors: [Int32] = [6, 19, 108, 116]  // ENXIO, ENODEV, ESHUTDOWN, ESTALE
+
+    /// Notes a failed I/O. A device that is gone, or fails again and again, is out.
+    mutating func failed(errno: Int32) {
+        errors += 1
+        consecutiveErrors += 1
+        if Self.goneErrors.contains(errno) || consecutiveErrors >= 64 {
+            state = .out
+        }
+    }
+
+    mutating func answered() { consecutiveErrors = 0 }
+}

@@ -1,0 +1,120 @@
+// Deleting: a tombstone (key and version, no value) is written to two segments and flushed before
+// the delete is acknowledged, so that a deleted key stays deleted over crash and damage. The same
+// records, marked supersede, protect a replaced key from its older version. Works on a full store:
+// records have segments in reserve.
+
+import BlockIO
+import SegmentFormat
+
+package struct PinTable {
+    /// Pinned blocks and the monotonic time at which each pin ends.
+    var deadlines: [Fingerprint: UInt64] = [:]
+    var bytes: UInt64 = 0
+}
+
+extension LogStore {
+    /// Deletes a key. Outcome: `.deleted`, `.notFound` or `.failed`. False: no room now.
+    package func delete(
+        token: UInt64, fingerprint: Fingerprint, namespaceSlot: UInt16,
+        key: UnsafeRawBufferPointer
+    ) -> Bool {
+        guard hasRoom() else { return false }
+        let operation = operations.take(.delete, token: token)
+        guard operation >= 0 else { return false }
+        operations[operation].fingerprint = fingerprint
+        operations[operation].namespaceSlot = namespaceSlot
+        operations[operation].phase = .waitingForKey
+        operations.setKey(operation, key, parent: UnsafeRawBufferPointer(start: nil, count: 0))
+        if readOnly || closing {
+            finish(operation, .readOnly)
+            return true
+        }
+        operations[operation].phase = .idle
+        if beginKey(operation) { startWrite(operation) }
+        return true
+    }
+
+    func startDelete(_ operation: Int32) {
+        let found = index.find(operations[operation].fingerprint) != nil
+        // A member that is away may hold the key: its return must find the tombstone.
+        guard found || anyMemberAway else {
+            finish(operation, .notFound)
+            return
+        }
+        operations[operation].version = takeVersion()
+        operations[operation].phase = .waitingForRecords
+        guard
+            writeRecords(
+                owner: operation, version: operations[operation].version, supersede: false)
+        else {
+            finish(operation, .throttled)
+            return
+        }
+    }
+
+    /// Both records of an operation have ended.
+    func recordsEnded(_ operation: Int32) {
+        let slot = operations.slots + Int(operation)
+        if slot.pointee.kind == .relocate {
+            carriedRecordEnded(operation)
+            return
+        }
+        if slot.pointee.errno != 0 {
+            finish(operation, slot.pointee.errno == 28 ? .noSpace : .failed)
+            return
+        }
+        if slot.pointee.kind == .delete || slot.pointee.durability == .durable {
+            slot.pointee.phase = .waitingForFlush
+            waitForFlush(operation)
+        } else {
+            finish(operation, .stored)
+        }
+    }
+
+    func deleteSettled(_ operation: Int32) {
+        let fingerprint = operations[operation].fingerprint
+        let removed = unpublish(fingerprint)
+        tables.forget(fingerprint)
+        removePin(fingerprint)
+        statistics.deletes += 1
+        if let removed { operations[operation].length = removed.length }
+        finish(operation, removed == nil ? .notFound : .deleted)
+    }
+
+    var anyMemberAway: Bool { devices.contains { $0.state == .absent || $0.state == .out } }
+
+    // MARK: Pins
+
+    /// Protects a stored block from eviction until a monotonic time. Outcome status at once:
+    /// `.done`, `.notFound`, or `.throttled` when pins would hold over a quarter of the capacity.
+    package func pin(_ fingerprint: Fingerprint, until deadline: UInt64) -> Status {
+        guard let entry = present(fingerprint) else { return .notFound }
+        if pins.deadlines[fingerprint] == nil {
+            guard pins.bytes + UInt64(entry.length) <= manifest.capacityBytes / 4 else {
+                return .throttled
+            }
+            pins.bytes += UInt64(entry.length)
+        }
+        pins.deadlines[fingerprint] = deadline
+        return .done
+    }
+
+    package func unpin(_ fingerprint: Fingerprint) { removePin(fingerprint) }
+
+    func removePin(_ fingerprint: Fingerprint) {
+        guard pins.deadlines.removeValue(forKey: fingerprint) != nil else { return }
+        let length = index.find(fingerprint).map { UInt64($0.length) } ?? 0
+        pins.bytes -= min(pins.bytes, length)
+        if pins.deadlines.isEmpty { pins.bytes = 0 }
+    }
+
+    /// Whether a block is pinned now; a pin past its time is dropped.
+    func isPinned(_ fingerprint: Fingerprint) -> Bool {
+        guard !pins.deadlines.isEmpty, let deadline = pins.deadlines[fingerprint] else {
+            return false
+        }
+        if deadline > clock.monotonic { return true }
+        removePin(fingerprint)
+        return false
+    }
+}

@@ -1,0 +1,225 @@
+// Flushing: one flush at a time covers everything written before it began (group commit). An
+// operation that waits is covered by the next flush to start; that one starts as soon as the
+// running one ends, so durability adds no delay of its own when nothing runs.
+//
+// A failed flush fails every unacknowledged put on that device: what it lost is unknown, so its
+// segments with unflushed pages are quarantined and the flush is never tried again as if nothing
+// had happened.
+
+import BlockIO
+import SegmentFormat
+
+struct FlushState {
+    /// Segments with completed groups that no flush has covered.
+    var dirty: [UInt32] = []
+    /// Segments that the running flush covers.
+    var running: [UInt32] = []
+    var pendingSyncs = 0
+    var failedDevices: UInt32 = 0
+    var waiting = OperationList()
+    var covered = OperationList()
+    /// Versions up to here were complete when the running flush began.
+    var barrier: UInt64 = 0
+    /// Every acknowledged put up to here is durable.
+    var durableVersion: UInt64 = 0
+    /// Callers of `flush(through:)`.
+    var callers: [FlushCaller] = []
+    var coveredCallers: [FlushCaller] = []
+    var isRunning: Bool { pendingSyncs > 0 }
+    var isIdle: Bool {
+        !isRunning && waiting.isEmpty && covered.isEmpty && callers.isEmpty
+            && coveredCallers.isEmpty
+    }
+
+    init() {
+        dirty.reserveCapacity(1024)
+        running.reserveCapacity(1024)
+    }
+}
+
+struct FlushCaller {
+    var token: UInt64
+    var version: UInt64
+}
+
+extension LogStore {
+    /// All puts acknowledged with at most this version are durable.
+    package var durableVersion: UInt64 { flush.durableVersion }
+
+    /// Makes everything put so far with at most `version` durable; the outcome is `.done` or
+    /// `.failed`.
+    package func flush(token: UInt64, through version: UInt64) {
+        flush.callers.append(FlushCaller(token: token, version: min(version, nextVersion)))
+    }
+
+    func markDirty(_ segment: UInt32) {
+        guard !segments[segment].needsFlush else { return }
+        segments[segment].needsFlush = true
+        flush.dirty.append(segment)
+    }
+
+    func waitForFlush(_ operation: Int32) {
+        flush.waiting.append(operation, operations)
+    }
+
+    func advanceFlush() {
+        guard !flush.isRunning else { return }
+        let ready = flush.callers.contains { $0.version <= completedVersion }
+        guard !flush.waiting.isEmpty || ready else { return }
+        startFlush()
+    }
+
+    /// The highest version below which nothing is queued or in a group.
+    private var completedVersion: UInt64 {
+        var lowest = nextVersion + 1
+        for group in 0..<groupCount where groups[group].inUse {
+            lowest = min(lowest, lowestVersion(groups[group].operations))
+        }
+        for stream in streams.indices {
+            lowest = min(lowest, lowestVersion(streams[stream].queue))
+        }
+        return lowest - 1
+    }
+
+    private func lowestVersion(_ list: OperationList) -> UInt64 {
+        var lowest = UInt64.max
+        var operation = list.head
+        while operation >= 0 {
+            lowest = min(lowest, operations[operation].version)
+            operation = operations[operation].next
+        }
+        return lowest
+    }
+
+    private func startFlush() {
+        flush.barrier = completedVersion
+        flush.covered.append(all: &flush.waiting, operations)
+        flush.failedDevices = 0
+        swap(&flush.running, &flush.dirty)
+        flush.dirty.removeAll(keepingCapacity: true)
+        var callers: [FlushCaller] = []
+        for caller in flush.callers {
+            if caller.version <= flush.barrier {
+                flush.coveredCallers.append(caller)
+            } else {
+                callers.append(caller)
+            }
+        }
+        flush.callers = callers
+        flush.pendingSyncs = 1  // held until all are issued
+        for segment in flush.running {
+            segments[segment].needsFlush = false
+            segments[segment].completedPages = completedPages(segment)
+            flush.pendingSyncs += 1
+            statistics.flushes += 1
+            issue(
+                IORequest(
+                    tag: Self.tag(.sync, 0, segment), operation: .sync, file: file(segment),
+                    fileOffset: 0, piece: Piece(region: .process, offset: 0, length: 0)))
+        }
+        flush.pendingSyncs -= 1
+        if flush.pendingSyncs == 0 { endFlush() }
+    }
+
+    /// Pages of a segment before which every group has been written.
+    private func completedPages(_ segment: UInt32) -> UInt32 {
+        var pages = segments[segment].writtenPages
+        guard segments[segment].groupsInFlight > 0 else { return pages }
+        for group in 0..<groupCount
+        where groups[group].inUse && groups[group].issued && groups[group].segment == segment {
+            pages = min(pages, groups[group].firstPage)
+        }
+        return pages
+    }
+
+    func segmentFlushed(_ segment: UInt32, _ completion: IOCompletion) {
+        if completion.result < 0 {
+            let device = SegmentTable.device(segment)
+            flush.failedDevices |= 1 << UInt32(device)
+            statistics.flushErrors += 1
+            devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
+            quarantine(segment)
+        } else {
+            let state = segments.pointer(segment)
+            state.pointee.flushedPages = max(
+                state.pointee.flushedPages, state.pointee.completedPages)
+        }
+        flush.pendingSyncs -= 1
+        if flush.pendingSyncs == 0 { endFlush() }
+    }
+
+    private func endFlush() {
+        var list = flush.covered
+        flush.covered = OperationList()
+        let failed = flush.failedDevices
+        if failed == 0 { flush.durableVersion = max(flush.durableVersion, flush.barrier) }
+        let callers = flush.coveredCallers
+        flush.coveredCallers.removeAll(keepingCapacity: true)
+        flush.running.removeAll(keepingCapacity: true)
+        while true {
+            let operation = list.popFirst(operations)
+            if operation < 0 { break }
+            flushed(operation, failed: failed)
+        }
+        for caller in callers {
+            var outcome = Outcome(
+                token: caller.token, status: failed == 0 ? .done : .failed)
+            outcome.version = flush.durableVersion
+            if failed != 0 { outcome.errno = 5 }
+            delegate?.finished(outcome)
+        }
+    }
+
+    /// An operation whose flush has ended.
+    private func flushed(_ operation: Int32, failed: UInt32) {
+        let slot = operations.slots + Int(operation)
+        if slot.pointee.kind == .relocate || slot.pointee.reinsertion {
+            reinsertionFlushed(operation, failed: failed != 0)
+            return
+        }
+        // Records lie on devices of their own choice: any failure fails what needed records.
+        let concerns =
+            slot.pointee.kind == .delete || slot.pointee.replace
+            ? failed != 0
+            : failed & (1 << UInt32(SegmentTable.device(slot.pointee.segment))) != 0
+        let late =
+            slot.pointee.kind == .append
+            && slot.pointee.page >= segments[slot.pointee.segment].flushedPages
+        if concerns || (late && segments[slot.pointee.segment].state == .quarantined) {
+            slot.pointee.errno = 5
+            finish(operation, .failed)
+            return
+        }
+        if late {
+            // A group before its own was still being written: the next flush covers it.
+            markDirty(slot.pointee.segment)
+            waitForFlush(operation)
+            return
+        }
+        switch slot.pointee.phase {
+        case .waitingForValueFlush:
+            slot.pointee.phase = .waitingForRecords
+            if !writeRecords(owner: operation, version: slot.pointee.version, supersede: true) {
+                slot.pointee.phase = .waitingForValueFlush
+                waitForFlush(operation)
+            }
+        default:
+            if slot.pointee.kind == .delete {
+                deleteSettled(operation)
+            } else {
+                finish(operation, slot.pointee.raising ? .alreadyPresent : .stored)
+            }
+        }
+    }
+
+    /// Takes a segment out of writing for this run. What it holds stays readable, each read checked.
+    func quarantine(_ segment: UInt32) {
+        let state = segments.pointer(segment)
+        if state.pointee.state == .quarantined { return }
+        for stream in streams.indices where streams[stream].segment == segment {
+            abandonSegment(stream)
+        }
+        state.pointee.state = .quarantined
+        statistics.quarantinedSegments += 1
+    }
+}

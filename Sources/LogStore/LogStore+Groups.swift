@@ -1,0 +1,569 @@
+// Groups: the way from a stream's queue to the device. Operations are placed into the stream's
+// filling group (copied into its buffer, or noted when their image is written from where it lies);
+// a group is sealed when it is full or when the device has little to do; sealing gives it its place,
+// writes its descriptor pages, and notes its records in the footer kept for the segment.
+
+import BlockIO
+import SegmentFormat
+
+extension LogStore {
+    private static let pageBytes = FormatConstants.pageBytes
+
+    // MARK: Streams
+
+    func streamIndex(_ kind: StreamKind, device: Int) -> Int {
+        for index in streams.indices
+        where streams[index].kind == kind && streams[index].device == device { return index }
+        streams.append(WriteStream(kind: kind, device: device))
+        return streams.count - 1
+    }
+
+    /// The device that a stream of this kind should write to now.
+    private func chooseDevice(_ kind: StreamKind, bytes: Int) -> Int {
+        switch kind {
+        case .recordsA: return writableDevice(after: -1)
+        case .recordsB: return writableDevice(after: writableDevice(after: -1))
+        case .fresh, .reinserted:
+            // A chain stays on one device for an extent, then moves on.
+            stripeBytes += bytes
+            if stripeBytes > 8 << 20 || !devices[stripeDevice].takesWrites {
+                stripeBytes = 0
+                stripeDevice = writableDevice(after: stripeDevice)
+            }
+            return stripeDevice
+        }
+    }
+
+    /// The next device after `previous`, in turn, that takes writes; `previous` itself (or 0) if
+    /// there is no other.
+    private func writableDevice(after previous: Int) -> Int {
+        for step in 1...devices.count {
+            let device = (previous + step + devices.count) % devices.count
+            if devices[device].takesWrites { return device }
+        }
+        return max(previous, 0)
+    }
+
+    func enqueue(_ operation: Int32, kind: StreamKind) {
+        let bytes = Int(operations[operation].storedPages) * Self.pageBytes
+        let stream = streamIndex(kind, device: chooseDevice(kind, bytes: bytes))
+        operations[operation].phase = .waitingForGroup
+        if operations[operation].kind == .append { appending += 1 }
+        streams[stream].queue.append(operation, operations)
+    }
+
+    func advanceStreams() {
+        for stream in streams.indices {
+            if streams[stream].waiting >= 0 { retryWaiting(stream) }
+            fill(stream)
+            sealIfIdle(stream)
+        }
+    }
+
+    /// Places queued operations into groups until the queue is empty or there is no buffer.
+    private func fill(_ stream: Int) {
+        while !streams[stream].queue.isEmpty {
+            if !devices[streams[stream].device].takesWrites {
+                moveQueue(from: stream)
+                return
+            }
+            guard streams[stream].waiting < 0 else { return }
+            let operation = streams[stream].queue.head
+            guard place(operation, stream) else { return }
+        }
+    }
+
+    /// A device that takes no more writes: its stream's queue goes to another, or fails.
+    private func moveQueue(from stream: Int) {
+        var list = streams[stream].queue
+        streams[stream].queue = OperationList()
+        let kind = streams[stream].kind
+        let failed = !devices.contains { $0.takesWrites }
+        while true {
+            let operation = list.popFirst(operations)
+            if operation < 0 { return }
+            if failed {
+                failWrite(operation, .failed, errno: 5)
+            } else {
+                if operations[operation].kind == .append { appending -= 1 }
+                enqueue(operation, kind: kind)
+            }
+        }
+    }
+
+    // MARK: Filling
+
+    private func place(_ operation: Int32, _ stream: Int) -> Bool {
+        let bytes = Int(operations[operation].storedPages) * Self.pageBytes
+        let isRecord = operations[operation].kind == .record
+        let direct = !isRecord && writesDirect(operation, bytes: bytes)
+        var group = direct ? streams[stream].direct : streams[stream].gathering
+        if group >= 0, !fits(operation, bytes: bytes, groups[Int(group)]) {
+            guard seal(group) else { return false }
+            group = -1
+        }
+        if group < 0 {
+            group = openGroup(stream, direct: direct)
+            guard group >= 0 else { return false }
+        }
+        _ = streams[stream].queue.popFirst(operations)
+        add(operation, to: group, bytes: bytes)
+        if groups[Int(group)].valueBytes >= configuration.groupBytes { _ = seal(group) }
+        return true
+    }
+
+    private func writesDirect(_ operation: Int32, bytes: Int) -> Bool {
+        let slot = operations.slots + Int(operation)
+        if bytes > configuration.groupBytes { return true }
+        guard bytes >= configuration.bypassBytes else { return false }
+        if slot.pointee.sourceIsImage { return true }
+        return slot.pointee.shardCount == 1
+            && canWriteInPlace(slot.pointee.pieces, slot.pointee.pieceCount, slot.pointee.length)
+    }
+
+    /// Whether the pieces can be written from where they lie: whole pages of host memory.
+    func canWriteInPlace(
+        _ pieces: UnsafePointer<Piece>?, _ count: Int, _ length: UInt32
+    ) -> Bool {
+        guard let pieces else { return false }
+        let mask = UInt64(FormatConstants.pageBytes - 1)
+        guard UInt64(length) & mask == 0 else { return false }
+        for index in 0..<count {
+            let piece = pieces[index]
+            if (piece.offset | piece.length) & mask != 0 { return false }
+            guard let region = driver.regions[piece.region], region.kind != .device else {
+                return false
+            }
+            if let base = region.base, UInt(bitPattern: base) & UInt(mask) != 0 { return false }
+        }
+        return true
+    }
+
+    private func fits(_ operation: Int32, bytes: Int, _ group: Group) -> Bool {
+        let slot = operations.slots + Int(operation)
+        let record = Descriptor.recordBytes(
+            keyLength: Int(slot.pointee.keyLength), parentLength: Int(slot.pointee.parentLength))
+        if group.writer.pageCount >= Group.gapPages
+            && !group.writer.hasRoom(recordBytes: record)
+        {
+            return false
+        }
+        return group.isDirect || group.valueBytes + bytes <= configuration.groupBytes
+    }
+
+    private func openGroup(_ stream: Int, direct: Bool) -> Int32 {
+        // The last buffer is kept for records, so that a delete never waits for values to drain.
+        let keep = streams[stream].isRecords ? 0 : 1
+        guard freeGroups > keep else { return -1 }
+        for index in 0..<groupCount where !groups[index].inUse {
+            let group = groups + index
+            group.pointee.inUse = true
+            group.pointee.stream = stream
+            group.pointee.isDirect = direct
+            group.pointee.operations = OperationList()
+            group.pointee.valueBytes = 0
+            group.pointee.errno = 0
+            group.pointee.issued = false
+            group.pointee.writer.reset()
+            freeGroups -= 1
+            if direct {
+                streams[stream].direct = Int32(index)
+            } else {
+                streams[stream].gathering = Int32(index)
+            }
+            return Int32(index)
+        }
+        return -1
+    }
+
+    private func add(_ operation: Int32, to group: Int32, bytes: Int) {
+        let slot = operations.slots + Int(operation)
+        let target = groups + Int(group)
+        slot.pointee.phase = .inGroup
+        slot.pointee.page = UInt32(target.pointee.valueBytes / Self.pageBytes)
+        if slot.pointee.kind != .record {
+            if target.pointee.isDirect {
+                if !slot.pointee.sourceIsImage { checksumInPlace(operation) }
+            } else {
+                gather(operation, into: target.pointee.values + target.pointee.valueBytes, bytes)
+            }
+        }
+        target.pointee.valueBytes += bytes
+        let added = target.pointee.writer.append(
+            descriptor(operation), key: operations.key(operation),
+            parent: operations.parent(operation))
+        precondition(added, "a group was checked to have room")
+        target.pointee.operations.append(operation, operations)
+    }
+
+    private func descriptor(_ operation: Int32) -> Descriptor {
+        let slot = operations.slots + Int(operation)
+        var flags = slot.pointee.flags
+        if slot.pointee.aligned && slot.pointee.kind != .record { flags.insert(.aligned) }
+        if slot.pointee.parentLength > 0 { flags.insert(.hasParent) }
+        var made = Descriptor()
+        made.version = slot.pointee.version
+        made.namespaceInstance = namespaces.instance(slot.pointee.namespaceSlot)
+        made.page = slot.pointee.page
+        made.length = slot.pointee.length
+        made.storedPages = slot.pointee.storedPages
+        made.checksum = slot.pointee.checksum
+        made.expiry = slot.pointee.expiry
+        made.shardCount = UInt16(slot.pointee.shardCount - 1)
+        made.flags = flags
+        made.keyLength = slot.pointee.keyLength
+        made.parentLength = slot.pointee.parentLength
+        made.rawLength = slot.pointee.length
+        return made
+    }
+
+    // MARK: Values
+
+    /// Checksums a source that is written from where it lies.
+    private func checksumInPlace(_ operation: Int32) {
+        let slot = operations.slots + Int(operation)
+        guard let pieces = slot.pointee.pieces else { return }
+        var sum = Checksum.valueSeed(
+            identity: identitySeed(operation), shard: 0, length: slot.pointee.length)
+        for index in 0..<slot.pointee.pieceCount {
+            guard let address = driver.regions.pointer(pieces[index]) else { continue }
+            sum = Checksum.crc32c(
+                sum, UnsafeRawBufferPointer(start: address, count: Int(pieces[index].length)))
+        }
+        slot.pointee.checksum = sum
+    }
+
+    func identitySeed(_ operation: Int32) -> UInt32 {
+        let slot = operations.slots + Int(operation)
+        return Checksum.identitySeed(
+            namespace: namespaces.fingerprint(slot.pointee.namespaceSlot),
+            key: operations.key(operation),
+            versionLow: UInt32(truncatingIfNeeded: slot.pointee.version))
+    }
+
+    /// Copies the value into the group's buffer as a stored image and makes its checksums.
+    private func gather(_ operation: Int32, into image: UnsafeMutableRawPointer, _ bytes: Int) {
+        let slot = operations.slots + Int(operation)
+        guard let pieces = slot.pointee.pieces else { return }
+        var source = PieceCursor(
+            pieces: pieces, count: slot.pointee.pieceCount, regions: driver.regions)
+        if slot.pointee.sourceIsImage {
+            source.copy(bytes, to: image)
+            return
+        }
+        slot.pointee.checksum = ImageBuilder.build(
+            into: image, bytes: bytes, source: &source, length: slot.pointee.length,
+            shardCount: slot.pointee.shardCount, shardLengths: slot.pointee.shardLengths,
+            aligned: slot.pointee.aligned, identity: identitySeed(operation))
+        if source.errno != 0 { slot.pointee.errno = source.errno }
+    }
+
+    // MARK: Sealing
+
+    /// Seals filling groups while the stream has few in flight; otherwise lets them fill.
+    private func sealIfIdle(_ stream: Int) {
+        for _ in 0..<2 {
+            guard streams[stream].groupsInFlight < configuration.groupsInFlight,
+                streams[stream].waiting < 0
+            else { return }
+            let group =
+                streams[stream].direct >= 0 ? streams[stream].direct : streams[stream].gathering
+            if group < 0 { return }
+            _ = seal(group)
+        }
+    }
+
+    /// Takes a group out of filling and gives it a place. False: no segment yet; the group waits.
+    private func seal(_ group: Int32) -> Bool {
+        let stream = groups[Int(group)].stream
+        guard streams[stream].waiting < 0 else { return false }
+        if streams[stream].gathering == group { streams[stream].gathering = -1 }
+        if streams[stream].direct == group { streams[stream].direct = -1 }
+        if giveplace(group) {
+            write(group)
+            return true
+        }
+        streams[stream].waiting = group
+        return true
+    }
+
+    private func retryWaiting(_ stream: Int) {
+        let group = streams[stream].waiting
+        if giveplace(group) {
+            streams[stream].waiting = -1
+            write(group)
+        } else if mustRefuse(stream) {
+            streams[stream].waiting = -1
+            refuse(group)
+        }
+    }
+
+    /// A store in store mode that is full, or devices with nothing left to give.
+    private func mustRefuse(_ stream: Int) -> Bool {
+        !canGainSegment(streams[stream])
+    }
+
+    private func refuse(_ group: Int32) {
+        endGroup(group) { operation in failWrite(operation, .noSpace, errno: 28) }
+    }
+
+    /// Pages that a group needs, and whether the open segment still has them.
+    private func giveplace(_ group: Int32) -> Bool {
+        let stream = groups[Int(group)].stream
+        let descriptors = groups[Int(group)].writer.pageCount
+        let values = groups[Int(group)].valueBytes / Self.pageBytes
+        let needed = UInt32(descriptors + values)
+        if let segment = streams[stream].segment {
+            if room(stream, descriptors: descriptors) >= needed
+                && !spansTooFar(group, segment)
+            {
+                assign(group, stream, segment, needed)
+                return true
+            }
+            closeSegment(stream)
+        }
+        guard let segment = takeSegment(for: streams[stream]) else { return false }
+        openSegment(segment, stream)
+        assign(group, stream, segment, needed)
+        return true
+    }
+
+    /// Pages left for a group whose records take `descriptors` pages of footer at most, plus one.
+    private func room(_ stream: Int, descriptors: Int) -> UInt32 {
+        guard let footer = streams[stream].footer else { return 0 }
+        let footerPages = footer.pageCount + descriptors + 1
+        if footerPages > WriteStream.footerPages(segmentPages) { return 0 }
+        let end = Int(segmentPages) - 1 - footerPages
+        return UInt32(max(0, end - Int(streams[stream].nextPage)))
+    }
+
+    /// Versions of one segment stay within 2^31, so that their low halves tell them apart.
+    private func spansTooFar(_ group: Int32, _ segment: UInt32) -> Bool {
+        let base = segments[segment].minVersion
+        guard base != UInt64.max else { return false }
+        var operation = groups[Int(group)].operations.head
+        while operation >= 0 {
+            let version = operations[operation].version
+            let low = min(base, version)
+            let high = max(segments[segment].maxVersion, version)
+            if high - low >= 1 << 31 { return true }
+            operation = operations[operation].next
+        }
+        return false
+    }
+
+    private func assign(_ group: Int32, _ stream: Int, _ segment: UInt32, _ pages: UInt32) {
+        let target = groups + Int(group)
+        let first = streams[stream].nextPage
+        let descriptors = target.pointee.writer.pageCount
+        let valueBase = first + UInt32(descriptors)
+        target.pointee.segment = segment
+        target.pointee.firstPage = first
+        target.pointee.pages = pages
+        groupSequence += 1
+        target.pointee.descriptorPages = target.pointee.writer.seal(
+            kind: .group, context: context(segment), firstPage: first, groupFirstPage: first,
+            groupPages: pages, groupSequence: groupSequence, valueBase: valueBase)
+        streams[stream].nextPage = first + pages
+        let state = segments.pointer(segment)
+        state.pointee.writtenPages = first + pages
+        state.pointee.metaPages += UInt32(descriptors)
+        state.pointee.groupsInFlight += 1
+        var operation = target.pointee.operations.head
+        while operation >= 0 {
+            let slot = operations.slots + Int(operation)
+            slot.pointee.segment = segment
+            if slot.pointee.kind == .record {
+                slot.pointee.page = first
+                state.pointee.hasRecords = true
+            } else {
+                slot.pointee.page += valueBase
+            }
+            state.pointee.minVersion = min(state.pointee.minVersion, slot.pointee.version)
+            state.pointee.maxVersion = max(state.pointee.maxVersion, slot.pointee.version)
+            state.pointee.recordCount += 1
+            let noted = streams[stream].footer?.append(
+                descriptor(operation), key: operations.key(operation),
+                parent: operations.parent(operation))
+            precondition(noted == true, "the footer was checked to have room")
+            operation = slot.pointee.next
+        }
+    }
+
+    // MARK: Writing
+
+    private func write(_ group: Int32) {
+        let target = groups + Int(group)
+        let stream = target.pointee.stream
+        streams[stream].groupsInFlight += 1
+        target.pointee.issued = true
+        let descriptorBytes = target.pointee.descriptorPages * Self.pageBytes
+        let start = Group.gapBytes - descriptorBytes
+        // Descriptor pages move up against the values: one request, one stretch on disk.
+        if start > 0 {
+            (target.pointee.memory + start).copyMemory(
+                from: target.pointee.memory, byteCount: descriptorBytes)
+        }
+        let gathered = target.pointee.isDirect ? 0 : target.pointee.valueBytes
+        let offset = Self.offset(page: target.pointee.firstPage)
+        let tag = Self.tag(.group, group)
+        target.pointee.pendingIO = 1
+        statistics.groupBytes += UInt64(Int(target.pointee.pages) * Self.pageBytes)
+        issue(
+            IORequest(
+                tag: tag, operation: .write, file: file(target.pointee.segment),
+                fileOffset: offset,
+                piece: groupPool.piece(
+                    target.pointee.chunk, offset: start, length: descriptorBytes + gathered)))
+        if target.pointee.isDirect {
+            writeImages(group, from: offset + UInt64(descriptorBytes), tag)
+        }
+    }
+
+    private func writeImages(_ group: Int32, from offset: UInt64, _ tag: UInt64) {
+        let target = groups + Int(group)
+        var place = offset
+        var operation = target.pointee.operations.head
+        while operation >= 0 {
+            let slot = operations.slots + Int(operation)
+            var left = UInt64(Int(slot.pointee.storedPages) * Self.pageBytes)
+            if let pieces = slot.pointee.pieces {
+                for index in 0..<slot.pointee.pieceCount where left > 0 {
+                    var piece = pieces[index]
+                    piece.length = min(piece.length, left)
+                    target.pointee.pendingIO += 1
+                    issue(
+                        IORequest(
+                            tag: tag, operation: .write, file: file(target.pointee.segment),
+                            fileOffset: place, piece: piece))
+                    place += piece.length
+                    left -= piece.length
+                }
+            }
+            operation = slot.pointee.next
+        }
+    }
+
+    func groupWritten(_ group: Int32, _ completion: IOCompletion) {
+        let target = groups + Int(group)
+        target.pointee.pendingIO -= 1
+        if completion.result < 0, target.pointee.errno == 0 {
+            target.pointee.errno = Int32(truncatingIfNeeded: -completion.result)
+        }
+        guard target.pointee.pendingIO == 0 else { return }
+        let segment = target.pointee.segment
+        let errno = target.pointee.errno
+        streams[target.pointee.stream].groupsInFlight -= 1
+        let state = segments.pointer(segment)
+        state.pointee.groupsInFlight -= 1
+        if errno != 0 {
+            writeFailed(segment, errno: errno)
+            endGroup(group) { operation in failWrite(operation, .failed, errno: errno) }
+            return
+        }
+        markDirty(segment)
+        endGroup(group) { operation in written(operation) }
+    }
+
+    /// Frees the group first, then ends its operations one by one: ending one may start another.
+    private func endGroup(_ group: Int32, _ body: (Int32) -> Void) {
+        let target = groups + Int(group)
+        var list = target.pointee.operations
+        target.pointee.operations = OperationList()
+        target.pointee.inUse = false
+        freeGroups += 1
+        while true {
+            let operation = list.popFirst(operations)
+            if operation < 0 { return }
+            if operations[operation].kind == .append { appending -= 1 }
+            body(operation)
+        }
+    }
+
+    /// A failed write takes the segment out of use for writing; what was written before stays
+    /// readable, each read checked.
+    private func writeFailed(_ segment: UInt32, errno: Int32) {
+        statistics.writeErrors += 1
+        devices[SegmentTable.device(segment)].failed(errno: errno)
+        quarantine(segment)
+    }
+
+    // MARK: After the write
+
+    func failWrite(_ operation: Int32, _ status: Status, errno: Int32) {
+        let slot = operations.slots + Int(operation)
+        slot.pointee.errno = errno
+        if slot.pointee.kind == .record {
+            let owner = slot.pointee.owner
+            operations.give(operation)
+            operations[owner].errno = errno
+            recordEnded(owner)
+            return
+        }
+        if slot.pointee.reinsertion {
+            reinsertionEnded(operation, published: false)
+            return
+        }
+        finish(operation, status)
+    }
+
+    private func written(_ operation: Int32) {
+        let slot = operations.slots + Int(operation)
+        if slot.pointee.kind == .record {
+            let owner = slot.pointee.owner
+            operations.give(operation)
+            recordEnded(owner)
+            return
+        }
+        if slot.pointee.errno != 0 {  // the source could not be read
+            finish(operation, .failed)
+            return
+        }
+        if slot.pointee.reinsertion {
+            reinsertionEnded(operation, published: republish(operation))
+            return
+        }
+        let previous = slot.pointee.replace ? index.find(slot.pointee.fingerprint) : nil
+        guard publish(slot.pointee.fingerprint, entry(operation)) else {
+            finish(operation, configuration.mode == .cache ? .throttled : .noSpace)
+            return
+        }
+        statistics.admittedBytes += UInt64(slot.pointee.length)
+        tables.forget(slot.pointee.fingerprint)
+        if previous != nil {
+            // The old version may be declared dead only when the new one cannot be lost.
+            slot.pointee.phase = .waitingForValueFlush
+            waitForFlush(operation)
+        } else {
+            settle(operation)
+        }
+    }
+
+    func entry(_ operation: Int32) -> IndexEntry {
+        let slot = operations.slots + Int(operation)
+        return IndexEntry(
+            place: Place(segment: slot.pointee.segment, page: slot.pointee.page),
+            length: slot.pointee.length, shardCount: slot.pointee.shardCount,
+            namespaceSlot: slot.pointee.namespaceSlot,
+            versionLow: UInt32(truncatingIfNeeded: slot.pointee.version),
+            checksum: slot.pointee.checksum, expiry: slot.pointee.expiry, flags: 0)
+    }
+
+    /// A put whose value (and records) are written: done, or waits for the flush of its class.
+    func settle(_ operation: Int32) {
+        if operations[operation].durability == .durable {
+            operations[operation].phase = .waitingForFlush
+            waitForFlush(operation)
+        } else {
+            finish(operation, .stored)
+        }
+    }
+
+    /// One of an operation's two records has been written or has failed.
+    private func recordEnded(_ owner: Int32) {
+        let slot = operations.slots + Int(owner)
+        slot.pointee.pendingRecords -= 1
+        guard slot.pointee.pendingRecords == 0 else { return }
+        recordsEnded(owner)
+    }
+}

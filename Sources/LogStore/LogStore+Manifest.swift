@@ -1,0 +1,216 @@
+// The manifest while the store runs: one write at a time, to both slots of its epoch on every
+// present member, then a flush; whoever needs a change to be durable waits for the epoch that
+// carries it. Generations and versions are handed out only below limits that are durable here.
+
+import BlockIO
+import SegmentFormat
+
+struct ManifestState {
+    /// A change waits to be written.
+    var dirty = false
+    var pendingIO = 0
+    /// Devices whose copy of the running epoch failed.
+    var failed: UInt32 = 0
+    var waiting: [ManifestWaiter] = []
+    var running: [ManifestWaiter] = []
+    /// What is durable.
+    var generationLimit: UInt64 = 0
+    var versionLimit: UInt64 = 0
+    var isIdle: Bool { !dirty && pendingIO == 0 && waiting.isEmpty && running.isEmpty }
+}
+
+/// What happens when the manifest's next epoch is durable.
+enum ManifestWaiter {
+    case namespace(token: UInt64, slot: UInt16)
+    case purge(token: UInt64, slot: UInt16)
+    case change(token: UInt64)
+}
+
+extension LogStore {
+    /// Generations reserved at a time, and versions.
+    static let generationStep: UInt64 = 1024
+    static let versionStep: UInt64 = 1 << 20
+
+    /// A generation under the durable limit; nil while the limit is being raised.
+    func takeGeneration() -> UInt64? {
+        if nextGeneration + 1 + Self.generationStep / 2 >= manifest.generationLimit {
+            manifest.generationLimit += Self.generationStep
+            manifestState.dirty = true
+        }
+        guard nextGeneration + 1 < manifestState.generationLimit else { return nil }
+        nextGeneration += 1
+        return nextGeneration
+    }
+
+    /// Keeps the durable version limit ahead; false when versions have run out for now.
+    func reserveVersions() -> Bool {
+        if nextVersion + Self.versionStep / 2 >= manifest.versionLimit {
+            manifest.versionLimit += Self.versionStep
+            manifestState.dirty = true
+        }
+        return nextVersion + 4 < manifestState.versionLimit
+    }
+
+    func advanceManifest() {
+        guard manifestState.dirty, manifestState.pendingIO == 0 else { return }
+        manifestState.dirty = false
+        manifestState.running = manifestState.waiting
+        manifestState.waiting = []
+        manifestState.failed = 0
+        manifest.epoch += 1
+        manifest.namespaces = namespaces.records
+        manifest.wallSecondsFloor = max(manifest.wallSecondsFloor, clock.wallSeconds)
+        manifestState.pendingIO = 1  // held until all are issued
+        for device in devices.indices where devices[device].isReadable {
+            writeManifest(device)
+        }
+        manifestState.pendingIO -= 1
+        if manifestState.pendingIO == 0 { manifestEnded() }
+    }
+
+    private func writeManifest(_ device: Int) {
+        manifest.thisDevice = UInt8(device)
+        let memory = manifestPool.pointer(Int32(device))
+        do {
+            try manifest.encode(
+                into: UnsafeMutableRawBufferPointer(start: memory, count: Manifest.copyBytes))
+        } catch {
+            manifestState.failed |= 1 << UInt32(device)
+            return
+        }
+        let first = Int(manifest.epoch % 2) * 2
+        for copy in first..<(first + 2) {
+            manifestState.pendingIO += 1
+            issue(
+                IORequest(
+                    tag: Self.tag(.manifestWrite, Int32(device)), operation: .write,
+                    file: devices[device].manifestFile,
+                    fileOffset: UInt64(copy * Manifest.copyBytes),
+                    piece: manifestPool.piece(Int32(device), length: Manifest.copyBytes)))
+        }
+    }
+
+    func manifestCompleted(_ kind: IOKind, device: Int, _ completion: IOCompletion) {
+        manifestState.pendingIO -= 1
+        if completion.result < 0 {
+            manifestState.failed |= 1 << UInt32(device)
+            devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
+        }
+        if kind == .manifestWrite {
+            devices[device].manifestWrites += 1
+            if devices[device].manifestWrites == 2 {
+                devices[device].manifestWrites = 0
+                manifestState.pendingIO += 1
+                statistics.metadataBytes += UInt64(2 * Manifest.copyBytes)
+                issue(
+                    IORequest(
+                        tag: Self.tag(.manifestSync, Int32(device)), operation: .sync,
+                        file: devices[device].manifestFile, fileOffset: 0,
+                        piece: Piece(region: .process, offset: 0, length: 0)))
+            }
+        }
+        if manifestState.pendingIO == 0 { manifestEnded() }
+    }
+
+    /// The epoch counts when it is durable on at least one member: the newest epoch wins at open.
+    private func manifestEnded() {
+        let durable = devices.contains {
+            $0.isReadable && manifestState.failed & (1 << UInt32($0.index)) == 0
+        }
+        if durable {
+            manifestState.generationLimit = manifest.generationLimit
+            manifestState.versionLimit = manifest.versionLimit
+        } else {
+            statistics.manifestErrors += 1
+        }
+        let waiters = manifestState.running
+        manifestState.running = []
+        for waiter in waiters { resolve(waiter, durable: durable) }
+    }
+
+    private func resolve(_ waiter: ManifestWaiter, durable: Bool) {
+        switch waiter {
+        case .namespace(let token, let slot):
+            var outcome = Outcome(token: token, status: durable ? .done : .failed)
+            outcome.version = UInt64(slot)
+            delegate?.finished(outcome)
+        case .purge(let token, let slot):
+            if durable { sweeper.slots.append(slot) }
+            delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
+        case .change(let token):
+            delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
+        }
+    }
+
+    // MARK: Namespaces
+
+    /// Finds or makes a namespace. Outcome `.done` with the slot in `version`; `.invalid` when the
+    /// fields do not fit, `.noSpace` when the table is full, `.conflict` with another layout.
+    package func openNamespace(
+        token: UInt64, fields: [(String, String)], aligned: Bool, timeToLive: UInt32,
+        capBytes: UInt64
+    ) {
+        let fingerprint = NamespaceRecord.fingerprint(fields: fields)
+        if let slot = namespaces.find(fingerprint) {
+            var outcome = Outcome(token: token, status: .done)
+            outcome.version = UInt64(slot)
+            if namespaces.aligned(slot) != aligned { outcome.status = .conflict }
+            delegate?.finished(outcome)
+            return
+        }
+        guard !readOnly else {
+            delegate?.finished(Outcome(token: token, status: .readOnly))
+            return
+        }
+        let record = NamespaceRecord(
+            instance: manifest.nextNamespaceInstance, fingerprint: fingerprint, state: 0,
+            aligned: aligned, ttlSeconds: timeToLive, capBytes: capBytes, fields: fields)
+        guard let slot = namespaces.add(record) else {
+            delegate?.finished(Outcome(token: token, status: .noSpace))
+            return
+        }
+        manifest.nextNamespaceInstance += 1
+        manifest.namespaces = namespaces.records
+        guard manifest.fits else {
+            _ = namespaces.retire(slot)
+            namespaces.release(slot)
+            delegate?.finished(Outcome(token: token, status: .invalid))
+            return
+        }
+        manifestState.waiting.append(.namespace(token: token, slot: slot))
+        manifestState.dirty = true
+    }
+
+    /// Retires a namespace's instance durably: its keys are gone at once and for good.
+    package func purge(token: UInt64, _ slot: UInt16) {
+        guard namespaces.isLive(slot), namespaces.retire(slot) != nil else {
+            delegate?.finished(Outcome(token: token, status: .notFound))
+            return
+        }
+        manifestState.waiting.append(.purge(token: token, slot: slot))
+        manifestState.dirty = true
+    }
+
+    // MARK: Sweeping purged instances out of the index
+
+    /// A stretch of the index at each pump, so that a purge of millions never holds the owner.
+    func advanceSweep() {
+        guard let slot = sweeper.slots.first else { return }
+        sweeper.bucket = index.sweep(from: sweeper.bucket, buckets: 4096) { fingerprint, entry in
+            guard entry.namespaceSlot == slot else { return false }
+            sweptOut(entry)
+            delegate?.evicted(fingerprint)
+            return true
+        }
+        if sweeper.bucket >= index.bucketCount {
+            sweeper.bucket = 0
+            sweeper.slots.removeFirst()
+            namespaces.release(slot)
+        }
+    }
+}
+
+struct Sweeper {
+    var slots: [UInt16] = []
+    var bucket = 0
+}

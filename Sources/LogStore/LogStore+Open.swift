@@ -1,0 +1,521 @@
+// Opening: directories, locks and manifests, synchronously; what the blocks are is then found out by
+// the pumped recovery. Every refusal says what is wrong and what to do, and changes nothing.
+
+import BlockIO
+import Glibc
+import SegmentFormat
+
+/// What opening found, handed to `LogStore.init`.
+struct OpenedStore {
+    var driver: any BlockDriver
+    var clock: any Clock
+    var configuration: LogStoreConfiguration
+    var manifest: Manifest
+    var devices: [Device]
+    var segments: SegmentTable
+    var namespaces: NamespaceTable
+    var readOnly: Bool
+    var created: Bool
+    var damage: OpenDamage
+}
+
+/// What was found damaged, absent or old at open; counted in `quiet`, refused in `strict`.
+package struct OpenDamage: Sendable {
+    package var manifestCopies = 0
+    package var absentDevices = 0
+    package var staleDevices = 0
+}
+
+package enum StoreFiles {
+    package static let manifest = "manifest"
+    package static let lock = "LOCK"
+    package static func checkpoint(_ number: Int) -> String { "checkpoint-\(number)" }
+    package static func segment(_ local: Int) -> String {
+        let digits = String(local)
+        return "segment-" + String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+    }
+    package static func segmentNumber(_ name: String) -> Int? {
+        guard name.hasPrefix("segment-"), name.utf8.count == 13 else { return nil }
+        return Int(name.dropFirst(8))
+    }
+}
+
+extension LogStore {
+    /// Opens or creates the store. Recovery then goes on in `pump`; reads are served meanwhile.
+    package static func open(
+        _ configuration: LogStoreConfiguration, driver: any BlockDriver, clock: any Clock
+    ) throws(StoreError) -> LogStore {
+        var opener = Opener(configuration: configuration, driver: driver, clock: clock)
+        do throws(StoreError) {
+            let parts = try opener.open()
+            let store = try LogStore(parts: parts)
+            store.begin(parts)
+            return store
+        } catch {
+            opener.closeAll()
+            throw error
+        }
+    }
+
+    private func begin(_ parts: OpenedStore) {
+        manifestState.generationLimit = manifest.generationLimit
+        manifestState.versionLimit = manifest.versionLimit
+        manifest.generationLimit += Self.generationStep
+        manifest.versionLimit += Self.versionStep
+        manifest.cleanClose = false
+        flush.durableVersion = nextVersion
+        manifestState.dirty = !readOnly
+        statistics.damage = parts.damage
+        recovery = Recovery(store: self, startedAt: clock.monotonic)
+    }
+
+    /// Closes files and locks. The caller has flushed what it wanted (`close` of the layer above).
+    package func shutdown() {
+        segments.forEach { id in
+            if segments[id].file >= 0 { driver.close(FileID(segments[id].file)) }
+            segments[id].file = -1
+        }
+        for device in devices {
+            for file in [
+                device.manifestFile, device.checkpointFiles.0, device.checkpointFiles.1,
+                device.directory,
+            ] where file != .none { driver.close(file) }
+        }
+        namespaces.deallocate()
+    }
+}
+
+/// The synchronous part of opening.
+struct Opener {
+    let configuration: LogStoreConfiguration
+    let driver: any BlockDriver
+    let clock: any Clock
+    var opened: [FileID] = []
+
+    private struct Member {
+        var path: String
+        var directory: FileID
+        var names: [String]
+        var file: FileID = .none
+        var manifest: Manifest?
+        var failure: FormatError?
+    }
+
+    mutating func open() throws(StoreError) -> OpenedStore {
+        var members: [Member] = []
+        for path in configuration.directories {
+            if let member = try openMember(path) { members.append(member) }
+        }
+        guard !members.isEmpty else {
+            throw StoreError(
+                .missing, operation: "open",
+                subject: configuration.directories.joined(separator: ", "),
+                advice: "None of the store's directories can be opened.")
+        }
+        var newest: Manifest?
+        for member in members {
+            if let found = member.manifest, found.epoch >= newest?.epoch ?? 0 { newest = found }
+        }
+        let created = newest == nil
+        try refuseUnusable(members, anyManifest: !created)
+        var manifest = try newest ?? create()
+        if configuration.openMode == .fresh && !created { startFresh(&manifest) }
+        try checkAgainst(manifest, members, created: created)
+        return try assemble(manifest, members, created: created)
+    }
+
+    func closeAll() { for file in opened.reversed() { driver.close(file) } }
+
+    // MARK: Members
+
+    /// Nil for a directory that cannot be opened, where absent members are allowed.
+    private mutating func openMember(_ path: String) throws(StoreError) -> Member? {
+        let directory: FileID
+        do {
+            directory = try driver.openDirectory(path, create: true)
+        } catch {
+            if configuration.allowAbsent && configuration.directories.count > 1 { return nil }
+            throw Self.translate(
+                error, "open", path, "Check that the path exists, is a directory and is yours.")
+        }
+        opened.append(directory)
+        do {
+            try driver.lock(directory, holder: configuration.holder)
+        } catch {
+            if error.errno == EAGAIN || error.errno == EACCES || error.errno == EWOULDBLOCK {
+                throw StoreError(
+                    .locked, operation: "open", subject: path, errno: error.errno,
+                    advice: "Another process has this store open: "
+                        + (error.detail.isEmpty ? "holder unknown" : error.detail)
+                        + ". Close it first.")
+            }
+            throw Self.translate(error, "lock", path, "Check the permissions of its LOCK file.")
+        }
+        var member: Member
+        do {
+            member = Member(path: path, directory: directory, names: try driver.list(directory))
+        } catch {
+            throw Self.translate(error, "list", path, "Check the directory's permissions.")
+        }
+        if member.names.contains(StoreFiles.manifest) { try readManifest(&member) }
+        return member
+    }
+
+    private mutating func readManifest(_ member: inout Member) throws(StoreError) {
+        do {
+            member.file = try driver.open(member.directory, StoreFiles.manifest, .existing)
+        } catch {
+            throw Self.translate(
+                error, "open", member.path + "/manifest", "Check the file's permissions.")
+        }
+        opened.append(member.file)
+        let length = Manifest.copies * Manifest.copyBytes
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: length, alignment: 4096)
+        memory.initializeMemory(as: UInt8.self, repeating: 0, count: length)
+        defer { memory.deallocate() }
+        // Copies are read one by one: a bad sector takes only its copy.
+        for copy in 0..<Manifest.copies {
+            let at = memory + copy * Manifest.copyBytes
+            let result = transfer(.read, member.file, copy * Manifest.copyBytes, at, Manifest.copyBytes)
+            if result < 0 { at.initializeMemory(as: UInt8.self, repeating: 0, count: Manifest.copyBytes) }
+        }
+        do {
+            member.manifest = try Manifest.newest(
+                in: UnsafeRawBufferPointer(start: memory, count: length))
+        } catch {
+            member.failure = error
+        }
+    }
+
+    private func refuseUnusable(
+        _ members: [Member], anyManifest: Bool
+    ) throws(StoreError) {
+        for member in members {
+            if let failure = member.failure {
+                if case .newerFormat(let word) = failure {
+                    throw StoreError(
+                        .newerFormat, operation: "open", subject: member.path,
+                        advice: "Written by a newer Hearth (feature word \(word)): use that one.")
+                }
+                if anyManifest && configuration.openMode != .strict { continue }
+                if configuration.openMode == .fresh { continue }
+                throw StoreError(
+                    .damaged, operation: "open", subject: member.path + "/manifest",
+                    advice: "No copy of the manifest verifies. Restore it from another member, or "
+                        + "open with mode fresh to start empty.")
+            }
+            let segments = member.names.contains { StoreFiles.segmentNumber($0) != nil }
+            if member.manifest == nil, segments, configuration.openMode != .fresh {
+                throw StoreError(
+                    .damaged, operation: "open", subject: member.path,
+                    advice: "Segments but no manifest: restore the manifest, or open with mode "
+                        + "fresh to start empty.")
+            }
+            let strangers = member.names.filter { !Self.isOurs($0) }
+            if member.manifest == nil, !segments, member.failure == nil, !strangers.isEmpty {
+                throw StoreError(
+                    .notAStore, operation: "open", subject: member.path,
+                    advice: "The directory holds other files (\(strangers[0])): give Hearth one of "
+                        + "its own.")
+            }
+        }
+    }
+
+    private static func isOurs(_ name: String) -> Bool {
+        name == StoreFiles.manifest || name == StoreFiles.lock || name.hasPrefix("checkpoint-")
+            || name.hasPrefix("segment-") || name == "lost+found" || name.hasPrefix(".")
+    }
+
+    // MARK: Making and checking manifests
+
+    private func create() throws(StoreError) -> Manifest {
+        var manifest = Manifest()
+        manifest.store = Identity128(
+            hi: configuration.entropy.0, lo: configuration.entropy.1)
+        manifest.secret = SecretKey(k0: configuration.entropy.2, k1: configuration.entropy.3)
+        manifest.mode = configuration.mode.rawValue
+        manifest.segmentBytes = UInt64(configuration.segmentBytes)
+        manifest.maxBlockBytes = UInt64(configuration.maximumBlockBytes)
+        manifest.capacityBytes = configuration.capacityBytes
+        manifest.membershipEpoch = 1
+        manifest.generationLimit = 1
+        manifest.versionLimit = 1
+        manifest.nextNamespaceInstance = 1
+        return manifest
+    }
+
+    /// Starts empty under a new secret, which no old page verifies under; counters go on.
+    private func startFresh(_ manifest: inout Manifest) {
+        manifest.secret = SecretKey(k0: configuration.entropy.2, k1: configuration.entropy.3)
+        manifest.namespaces = []
+        manifest.segmentBytes = UInt64(configuration.segmentBytes)
+        manifest.maxBlockBytes = UInt64(configuration.maximumBlockBytes)
+        manifest.mode = configuration.mode.rawValue
+    }
+
+    private func checkAgainst(
+        _ manifest: Manifest, _ members: [Member], created: Bool
+    ) throws(StoreError) {
+        guard !created else { return }
+        for member in members {
+            if let own = member.manifest, own.store != manifest.store {
+                throw StoreError(
+                    .otherStore, operation: "open", subject: member.path,
+                    advice: "This directory belongs to another store: give each store its own.")
+            }
+        }
+        if manifest.mode != configuration.mode.rawValue {
+            throw StoreError(
+                .configuration, operation: "open", subject: "mode",
+                advice: "The store was created in \(manifest.mode == 0 ? "cache" : "store") mode; "
+                    + "the mode cannot change.")
+        }
+        if UInt64(configuration.maximumBlockBytes) > manifest.maxBlockBytes {
+            throw StoreError(
+                .configuration, operation: "open", subject: "maximumBlockBytes",
+                advice: "The store was created for blocks of at most \(manifest.maxBlockBytes) "
+                    + "bytes; the limit cannot grow.")
+        }
+        let away = manifest.devices.filter { record in
+            record.state != 2
+                && !members.contains { $0.manifest?.thisDevice == record.index }
+        }
+        if !away.isEmpty && (!configuration.allowAbsent || configuration.openMode == .strict) {
+            throw StoreError(
+                .missing, operation: "open", subject: "device \(away[0].index)",
+                advice: "A member of the store is absent: bring it back, or allow absent members.")
+        }
+    }
+
+    // MARK: Putting it together
+
+    private mutating func assemble(
+        _ found: Manifest, _ members: [Member], created: Bool
+    ) throws(StoreError) -> OpenedStore {
+        var manifest = found
+        manifest.capacityBytes = configuration.capacityBytes
+        var damage = OpenDamage()
+        var devices = manifest.devices.map { record in
+            var device = Device(index: Int(record.index), path: "", id: record.id)
+            device.state = record.state == 2 ? .struck : .absent
+            return device
+        }
+        var names: [[String]] = devices.map { _ in [] }
+        for member in members {
+            var index = devices.count
+            if let own = member.manifest, Int(own.thisDevice) < manifest.devices.count {
+                index = Int(own.thisDevice)
+                if own.membershipEpoch < manifest.membershipEpoch { damage.staleDevices += 1 }
+            } else if member.failure != nil, let only = solitaryAbsent(devices, members) {
+                index = only
+                damage.manifestCopies += 1
+            }
+            let struck = index < devices.count && devices[index].state == .struck
+            if index == devices.count {
+                guard devices.count < SegmentTable.maximumDevices else {
+                    throw StoreError(
+                        .configuration, operation: "open", subject: "directories",
+                        advice: "A store has at most \(SegmentTable.maximumDevices) devices.")
+                }
+                devices.append(Device(index: index, path: member.path, id: newID(index)))
+                names.append([])
+                manifest.devices.append(
+                    DeviceRecord(
+                        id: devices[index].id, index: UInt8(index), state: 0, segmentCount: 0,
+                        membershipEpoch: manifest.membershipEpoch))
+            }
+            var device = Device(index: index, path: member.path, id: devices[index].id)
+            device.directory = member.directory
+            device.manifestFile = try manifestFile(member)
+            if struck { removeSegments(member) }
+            devices[index] = device
+            names[index] = struck ? [] : member.names
+        }
+        recordMembership(&manifest, devices, &damage)
+        let counts = try segmentCounts(manifest, devices, names)
+        let segments = SegmentTable(counts: counts)
+        for index in devices.indices where devices[index].state != .absent {
+            devices[index].segmentCount = counts[index]
+            try openSegments(devices[index], names[index], segments)
+        }
+        for index in devices.indices { manifest.devices[index].segmentCount = UInt32(counts[index]) }
+        return OpenedStore(
+            driver: driver, clock: clock, configuration: configuration, manifest: manifest,
+            devices: devices, segments: segments, namespaces: NamespaceTable(manifest.namespaces),
+            readOnly: manifest.readOnlyFormat, created: created, damage: damage)
+    }
+
+    /// The one member that no manifest claims, when there is exactly one.
+    private func solitaryAbsent(_ devices: [Device], _ members: [Member]) -> Int? {
+        let claimed = members.compactMap { $0.manifest.map { Int($0.thisDevice) } }
+        let free = devices.indices.filter { !claimed.contains($0) }
+        return free.count == 1 ? free[0] : nil
+    }
+
+    private func newID(_ index: Int) -> Identity128 {
+        let seed = SecretKey(k0: configuration.entropy.1, k1: configuration.entropy.3)
+        return SipHash.hash128(seed, UInt64(index), UnsafeRawBufferPointer(start: nil, count: 0))
+    }
+
+    /// The membership moves on whenever somebody has left or come back.
+    private func recordMembership(
+        _ manifest: inout Manifest, _ devices: [Device], _ damage: inout OpenDamage
+    ) {
+        var changed = false
+        for index in devices.indices {
+            let state: UInt8 =
+                devices[index].state == .absent ? 1 : devices[index].state == .struck ? 2 : 0
+            if manifest.devices[index].state != state { changed = true }
+            manifest.devices[index].state = state
+            if state == 1 { damage.absentDevices += 1 }
+        }
+        if changed || damage.staleDevices > 0 { manifest.membershipEpoch += 1 }
+        for index in devices.indices where manifest.devices[index].state == 0 {
+            manifest.devices[index].membershipEpoch = manifest.membershipEpoch
+        }
+    }
+
+    private mutating func manifestFile(_ member: Member) throws(StoreError) -> FileID {
+        if member.file != .none { return member.file }
+        do {
+            let file = try driver.open(member.directory, StoreFiles.manifest, .create)
+            opened.append(file)
+            let length = UInt64(Manifest.copies * Manifest.copyBytes)
+            let piece = Piece(region: .process, offset: 0, length: length)
+            let result = control(.allocate, file, piece)
+            let synced = control(
+                .sync, member.directory, Piece(region: .process, offset: 0, length: 0))
+            if result < 0 || synced < 0 {
+                throw IOError(
+                    operation: "allocate", path: member.path + "/manifest",
+                    errno: Int32(truncatingIfNeeded: -min(result, synced)))
+            }
+            return file
+        } catch {
+            throw Self.translate(
+                error, "create", member.path + "/manifest", "Free space in the file system.")
+        }
+    }
+
+    private func removeSegments(_ member: Member) {
+        for name in member.names where StoreFiles.segmentNumber(name) != nil {
+            try? driver.remove(member.directory, name)
+        }
+    }
+
+    /// Segments of each device: the capacity, less metadata, in equal shares.
+    private func segmentCounts(
+        _ manifest: Manifest, _ devices: [Device], _ names: [[String]]
+    ) throws(StoreError) -> [Int] {
+        let metadata = Self.metadataBytes(manifest, configuration, devices: devices.count)
+        let present = devices.count { $0.state != .absent && $0.state != .struck }
+        let spendable =
+            configuration.capacityBytes > metadata ? configuration.capacityBytes - metadata : 0
+        let share = Int(spendable / manifest.segmentBytes) / max(1, present)
+        var counts: [Int] = []
+        for index in devices.indices {
+            if devices[index].state == .absent || devices[index].state == .struck {
+                counts.append(Int(manifest.devices[index].segmentCount))
+                continue
+            }
+            let highest = names[index].compactMap(StoreFiles.segmentNumber).max() ?? -1
+            let least = 5 + (devices.count == 1 ? 1 : 0)
+            if share < least {
+                throw StoreError(
+                    .configuration, operation: "open", subject: "capacityBytes",
+                    advice: "Too small: each device needs \(least) segments of "
+                        + "\(manifest.segmentBytes) bytes and the store \(metadata) bytes of "
+                        + "metadata; give at least "
+                        + "\(metadata + UInt64(least * present) * manifest.segmentBytes).")
+            }
+            if highest >= share && configuration.openMode != .fresh {
+                throw StoreError(
+                    .configuration, operation: "open", subject: "capacityBytes",
+                    advice: "The store already has \(highest + 1) segments on this device; open it "
+                        + "with at least "
+                        + "\(metadata + UInt64((highest + 1) * present) * manifest.segmentBytes) "
+                        + "bytes.")
+            }
+            counts.append(min(share, SegmentTable.maximumLocal))
+        }
+        return counts
+    }
+
+    /// Bytes of manifests and checkpoints.
+    static func metadataBytes(
+        _ manifest: Manifest, _ configuration: LogStoreConfiguration, devices: Int
+    ) -> UInt64 {
+        UInt64(devices * Manifest.copies * Manifest.copyBytes)
+            + 2 * Checkpointer.fileBytes(
+                entries: configuration.indexEntries, segments: SegmentTable.maximumLocal)
+    }
+
+    private mutating func openSegments(
+        _ device: Device, _ names: [String], _ segments: SegmentTable
+    ) throws(StoreError) {
+        for name in names {
+            guard let local = StoreFiles.segmentNumber(name) else { continue }
+            let id = SegmentTable.id(device: device.index, local: local)
+            guard segments.isValid(id) else {
+                // Only after `fresh` with a smaller capacity: nothing in it can be read any more.
+                try? driver.remove(device.directory, name)
+                continue
+            }
+            do {
+                let file = try driver.open(device.directory, name, .existing)
+                opened.append(file)
+                segments[id].file = file.raw
+                segments[id].state = .sealed
+            } catch {
+                throw Self.translate(
+                    error, "open", device.path + "/" + name, "Check the file's permissions.")
+            }
+        }
+    }
+
+    // MARK: Synchronous transfers
+
+    private func transfer(
+        _ operation: IOOperation, _ file: FileID, _ offset: Int,
+        _ memory: UnsafeMutableRawPointer, _ length: Int
+    ) -> Int64 {
+        control(
+            operation, file,
+            Piece(
+                region: .process, offset: UInt64(UInt(bitPattern: memory)), length: UInt64(length)),
+            offset: UInt64(offset))
+    }
+
+    /// One request, waited for; -ETIMEDOUT after 30 seconds of the store's clock.
+    private func control(
+        _ operation: IOOperation, _ file: FileID, _ piece: Piece, offset: UInt64 = 0
+    ) -> Int64 {
+        let request = IORequest(
+            tag: 1, operation: operation, file: file, fileOffset: offset, piece: piece)
+        guard driver.prepare(request) else { return -Int64(EAGAIN) }
+        let limit = clock.monotonic + 30_000_000_000
+        return withUnsafeTemporaryAllocation(of: IOCompletion.self, capacity: 1) { buffer in
+            driver.submit()
+            while clock.monotonic < limit {
+                if driver.reap(buffer) == 1 { return buffer[0].result }
+                driver.wait(until: limit)
+            }
+            return -Int64(ETIMEDOUT)
+        }
+    }
+
+    static func translate(
+        _ error: IOError, _ operation: String, _ subject: String, _ advice: String
+    ) -> StoreError {
+        let kind: StoreError.Kind
+        switch error.errno {
+        case EACCES, EPERM, EROFS: kind = .permission
+        case ENOSPC, EDQUOT: kind = .noSpace
+        case ENOENT, ENOTDIR: kind = .missing
+        case EMFILE, ENFILE, ENOMEM: kind = .resource
+        default: kind = .input
+        }
+        return StoreError(
+            kind, operation: operation, subject: subject, errno: error.errno, advice: advice)
+    }
+}

@@ -1,0 +1,512 @@
+// Reading: a place from the index, one or few requests straight into the destination, and a check
+// of every byte before anybody is told of a hit. What fails its check is read once more (a
+// misdirected or stale read is not the medium's fault), then leaves the index: a miss and a counter.
+//
+// Destinations are either whole pages of the stored image (slabs), or the exact bytes of a run of
+// shards, aligned, whose last part of a page comes through a bounce chunk: nothing is ever written
+// beyond the asked length.
+
+import BlockIO
+import SegmentFormat
+
+package struct ReadRequest {
+    package var token: UInt64
+    package var fingerprint: Fingerprint
+    package var namespaceSlot: UInt16
+    package var key: UnsafeRawBufferPointer
+    package var entry: IndexEntry
+    /// The run of shards to read and check.
+    package var firstShard = 0
+    package var shards = 1
+    /// The range of the stored image that the destination receives, bytes; page-aligned at both ends
+    /// if `pages`, at its start otherwise.
+    package var range: Range<Int>
+    package var pages: Bool
+    package var pieces: UnsafePointer<Piece>
+    package var pieceCount: Int
+
+    package init(
+        token: UInt64, fingerprint: Fingerprint, namespaceSlot: UInt16,
+        key: UnsafeRawBufferPointer, entry: IndexEntry, range: Range<Int>, pages: Bool,
+        pieces: UnsafePointer<Piece>, pieceCount: Int
+    ) {
+        self.token = token
+        self.fingerprint = fingerprint
+        self.namespaceSlot = namespaceSlot
+        self.key = key
+        self.entry = entry
+        self.range = range
+        self.pages = pages
+        self.pieces = pieces
+        self.pieceCount = pieceCount
+    }
+}
+
+extension LogStore {
+    private static let pageBytes = FormatConstants.pageBytes
+
+    // MARK: Where things are
+
+    /// What a lookup says, with the reason of a miss.
+    package func lookup(
+        _ fingerprint: Fingerprint
+    ) -> (entry: IndexEntry?, reason: MissReason) {
+        guard let entry = index.find(fingerprint) else {
+            return (nil, recovery != nil ? .recovering : .neverPut)
+        }
+        if entry.expiry != 0 && entry.expiry <= clock.wallSeconds { return (nil, .expired) }
+        if !devices[SegmentTable.device(entry.place.segment)].isReadable {
+            return (nil, .deviceOut)
+        }
+        return (entry, .none)
+    }
+
+    /// Bytes of a block's whole stored image; nil while its shard table is needed and not cached.
+    package func imageBytes(_ fingerprint: Fingerprint, _ entry: IndexEntry) -> Int? {
+        let layout = layout(entry)
+        guard layout.hasTable, namespaces.aligned(entry.namespaceSlot) else {
+            return layout.storedBytes
+        }
+        guard let table = tables.find(fingerprint, entry) else { return nil }
+        return range(layout, tables.pointer(table), 0, entry.shardCount).upperBound
+            .roundedUpToPage
+    }
+
+    /// The bytes of the stored image that a run of shards takes; nil while the shard table is
+    /// needed and not cached (`fetchTable`). Damaged numbers cannot get here: the table is checked.
+    package func imageRange(
+        _ fingerprint: Fingerprint, _ entry: IndexEntry, firstShard: Int, shards: Int
+    ) -> Range<Int>? {
+        let layout = layout(entry)
+        guard layout.hasTable else { return 0..<Int(entry.length) }
+        if shards == entry.shardCount && !namespaces.aligned(entry.namespaceSlot) {
+            return 0..<Int(entry.length)
+        }
+        guard let table = tables.find(fingerprint, entry) else { return nil }
+        return range(layout, tables.pointer(table), firstShard, shards)
+    }
+
+    private func range(
+        _ layout: BlockLayout, _ table: UnsafeRawPointer, _ first: Int, _ count: Int
+    ) -> Range<Int> {
+        var offset = layout.dataOffset
+        var start = offset
+        for shard in 0..<(first + count) {
+            if shard == first { start = offset }
+            let length = Int(tableLength(table, shard))
+            if shard == first + count - 1 { return start..<(offset + length) }
+            offset += length
+            if layout.aligned { offset = offset.roundedUpToPage }
+        }
+        return start..<offset
+    }
+
+    @inline(__always)
+    private func tableLength(_ table: UnsafeRawPointer, _ shard: Int) -> UInt32 {
+        UInt32(littleEndian: (table + 8 * shard).load(as: UInt32.self))
+    }
+
+    @inline(__always)
+    private func tableSum(_ table: UnsafeRawPointer, _ shard: Int) -> UInt32 {
+        UInt32(littleEndian: (table + 8 * shard + 4).load(as: UInt32.self))
+    }
+
+    /// A cached shard table: `count` pairs of little-endian length and checksum.
+    package func cachedTable(
+        _ fingerprint: Fingerprint, _ entry: IndexEntry
+    ) -> UnsafeRawPointer? {
+        tables.find(fingerprint, entry).map { tables.pointer($0) }
+    }
+
+    // MARK: Reading
+
+    /// Starts a read. False when there is no room for another operation.
+    package func read(_ request: ReadRequest) -> Bool {
+        guard hasRoom() else { return false }
+        let operation = operations.take(.read, token: request.token)
+        guard operation >= 0 else { return false }
+        let slot = operations.slots + Int(operation)
+        slot.pointee.fingerprint = request.fingerprint
+        slot.pointee.namespaceSlot = request.namespaceSlot
+        slot.pointee.entry = request.entry
+        slot.pointee.firstShard = request.firstShard
+        slot.pointee.shards = request.shards
+        slot.pointee.rangeStart = request.range.lowerBound
+        slot.pointee.rangeEnd = request.range.upperBound
+        slot.pointee.pagesMode = request.pages
+        slot.pointee.pieces = request.pieces
+        slot.pointee.pieceCount = request.pieceCount
+        slot.pointee.length = request.entry.length
+        slot.pointee.shardCount = request.entry.shardCount
+        slot.pointee.checksum = request.entry.checksum
+        slot.pointee.expiry = request.entry.expiry
+        slot.pointee.version = fullVersion(request.entry)
+        operations.setKey(
+            operation, request.key, parent: UnsafeRawBufferPointer(start: nil, count: 0))
+        if request.entry.shardCount > 1 {
+            if let table = tables.find(request.fingerprint, request.entry) {
+                slot.pointee.table = table
+                tables.retain(table)
+            } else {
+                slot.pointee.tableFromImage = true
+            }
+        }
+        segments[request.entry.place.segment].readers += 1
+        startRead(operation)
+        return true
+    }
+
+    private func startRead(_ operation: Int32) {
+        let slot = operations.slots + Int(operation)
+        let length = slot.pointee.rangeEnd - slot.pointee.rangeStart
+        let tail = slot.pointee.pagesMode ? 0 : length % Self.pageBytes
+        slot.pointee.tailBytes = tail
+        if tail > 0 && slot.pointee.chunk < 0 {
+            slot.pointee.chunk = bouncePool.take()
+            if slot.pointee.chunk < 0 {
+                slot.pointee.phase = .waitingForChunk
+                waitingForChunk.append(operation, operations)
+                return
+            }
+        }
+        slot.pointee.phase = .reading
+        slot.pointee.errno = 0
+        let file = file(slot.pointee.entry.place.segment)
+        var offset =
+            Self.offset(page: slot.pointee.entry.place.page) + UInt64(slot.pointee.rangeStart)
+        var left = UInt64(length - tail)
+        let tag = Self.tag(.read, operation)
+        slot.pointee.pendingIO = 1  // held until all are issued
+        if let pieces = slot.pointee.pieces {
+            for index in 0..<slot.pointee.pieceCount where left > 0 {
+                var piece = pieces[index]
+                piece.length = min(piece.length, left)
+                slot.pointee.pendingIO += 1
+                let request = IORequest(
+                    tag: tag, operation: .read, file: file, fileOffset: offset, piece: piece)
+                if tail == 0 && slot.pointee.pieceCount == 1 {
+                    join(operation, request)
+                } else {
+                    issue(request)
+                }
+                offset += piece.length
+                left -= piece.length
+            }
+        }
+        if tail > 0 {
+            slot.pointee.pendingIO += 1
+            issue(
+                IORequest(
+                    tag: tag, operation: .read, file: file, fileOffset: offset,
+                    piece: bouncePool.piece(slot.pointee.chunk, length: Self.pageBytes)))
+        }
+        slot.pointee.pendingIO -= 1
+    }
+
+    /// Joins a read to the held one when both disk and memory go on where that one ends.
+    private func join(_ operation: Int32, _ request: IORequest) {
+        if let held = joinable.request, held.file == request.file,
+            held.fileOffset + held.piece.length == request.fileOffset,
+            held.piece.region == request.piece.region,
+            held.piece.offset + held.piece.length == request.piece.offset,
+            held.piece.length + request.piece.length <= JoinableRead.maximumBytes
+        {
+            joinable.request?.piece.length += request.piece.length
+            operations[joinable.last].runNext = operation
+            joinable.last = operation
+            statistics.joinedReads += 1
+            return
+        }
+        handOverJoinable()
+        joinable.request = request
+        joinable.last = operation
+    }
+
+    func handOverJoinable() {
+        guard let request = joinable.request else { return }
+        joinable.request = nil
+        joinable.last = -1
+        issue(request)
+    }
+
+    func readCompleted(_ first: Int32, _ completion: IOCompletion) {
+        var operation = first
+        while operation >= 0 {
+            let following = operations[operation].runNext
+            operations[operation].runNext = -1
+            let slot = operations.slots + Int(operation)
+            if completion.result < 0 {
+                slot.pointee.errno = Int32(truncatingIfNeeded: -completion.result)
+            }
+            slot.pointee.pendingIO -= 1
+            if slot.pointee.pendingIO == 0 { readEnded(operation) }
+            operation = following
+        }
+    }
+
+    private func readEnded(_ operation: Int32) {
+        let slot = operations.slots + Int(operation)
+        if slot.pointee.errno == 0 && verify(operation) {
+            endRead(operation, .hit, .none)
+            return
+        }
+        let device = SegmentTable.device(slot.pointee.entry.place.segment)
+        if slot.pointee.errno != 0 {
+            statistics.readErrors += 1
+            devices[device].failed(errno: slot.pointee.errno)
+        } else {
+            statistics.checkFailures += 1
+        }
+        if !devices[device].isReadable {
+            endRead(operation, .miss, .deviceOut)
+            return
+        }
+        if !slot.pointee.retried {
+            slot.pointee.retried = true
+            statistics.readRetries += 1
+            startRead(operation)
+            return
+        }
+        // Twice wrong: the block leaves the index, unless another copy has taken its place since.
+        if index.find(slot.pointee.fingerprint) == slot.pointee.entry {
+            unpublish(slot.pointee.fingerprint)
+            tables.forget(slot.pointee.fingerprint)
+            statistics.quarantinedBlocks += 1
+        }
+        endRead(operation, .miss, .failedCheck)
+    }
+
+    private func endRead(_ operation: Int32, _ status: Status, _ reason: MissReason) {
+        let slot = operations.slots + Int(operation)
+        segments[slot.pointee.entry.place.segment].readers -= 1
+        if slot.pointee.table >= 0 {
+            tables.release(slot.pointee.table)
+            slot.pointee.table = -1
+        }
+        if status == .hit {
+            statistics.readBytes += UInt64(slot.pointee.rangeEnd - slot.pointee.rangeStart)
+        }
+        if slot.pointee.reinsertion {
+            relocationRead(operation, hit: status == .hit)
+            return
+        }
+        finish(operation, status, reason: reason)
+    }
+
+    // MARK: Checking
+
+    private func verify(_ operation: Int32) -> Bool {
+        let slot = operations.slots + Int(operation)
+        guard let pieces = slot.pointee.pieces else { return false }
+        let memory = PieceMemory(
+            pieces: pieces, count: slot.pointee.pieceCount, regions: driver.regions)
+        if slot.pointee.tailBytes > 0 {
+            let at = slot.pointee.rangeEnd - slot.pointee.rangeStart - slot.pointee.tailBytes
+            memory.write(
+                at: at, bouncePool.pointer(slot.pointee.chunk), count: slot.pointee.tailBytes)
+        }
+        let identity = Checksum.identitySeed(
+            namespace: namespaces.fingerprint(slot.pointee.namespaceSlot),
+            key: operations.key(operation), versionLow: slot.pointee.entry.versionLow)
+        if slot.pointee.shardCount == 1 {
+            let seed = Checksum.valueSeed(
+                identity: identity, shard: 0, length: slot.pointee.length)
+            return memory.checksum(seed, from: 0, count: Int(slot.pointee.length))
+                == slot.pointee.entry.checksum
+        }
+        if slot.pointee.tableFromImage && slot.pointee.table < 0 {
+            guard adoptTable(operation, identity, memory) else { return false }
+        }
+        return verifyShards(operation, identity, memory)
+    }
+
+    private func verifyShards(
+        _ operation: Int32, _ identity: UInt32, _ memory: PieceMemory
+    ) -> Bool {
+        let slot = operations.slots + Int(operation)
+        let table = tables.pointer(slot.pointee.table)
+        let layout = layout(slot.pointee.entry)
+        let all = range(layout, table, slot.pointee.firstShard, slot.pointee.shards)
+        var offset = all.lowerBound
+        let end = slot.pointee.firstShard + slot.pointee.shards
+        for shard in slot.pointee.firstShard..<end {
+            let length = tableLength(table, shard)
+            let seed = Checksum.valueSeed(identity: identity, shard: UInt32(shard), length: length)
+            let sum = memory.checksum(
+                seed, from: offset - slot.pointee.rangeStart, count: Int(length))
+            if sum != tableSum(table, shard) { return false }
+            offset += Int(length)
+            if layout.aligned { offset = offset.roundedUpToPage }
+        }
+        return true
+    }
+
+    /// Takes the shard table out of an image that was read whole, after checking it.
+    private func adoptTable(
+        _ operation: Int32, _ identity: UInt32, _ memory: PieceMemory
+    ) -> Bool {
+        let slot = operations.slots + Int(operation)
+        let layout = layout(slot.pointee.entry)
+        let at = layout.tableOffset - slot.pointee.rangeStart
+        guard at >= 0, layout.tableOffset + layout.tableBytes <= slot.pointee.rangeEnd else {
+            return false
+        }
+        guard let table = tables.insert(slot.pointee.fingerprint, slot.pointee.entry) else {
+            return false
+        }
+        memory.read(at: at, into: tables.mutablePointer(table), count: layout.tableBytes)
+        guard checkTable(slot.pointee.entry, tables.pointer(table), identity) else {
+            tables.forget(slot.pointee.fingerprint)
+            return false
+        }
+        tables.retain(table)
+        slot.pointee.table = table
+        return true
+    }
+
+    private func checkTable(
+        _ entry: IndexEntry, _ table: UnsafeRawPointer, _ identity: UInt32
+    ) -> Bool {
+        let bytes = UnsafeRawBufferPointer(start: table, count: 8 * entry.shardCount)
+        guard
+            ShardTable.checksum(identity: identity, bytes, count: entry.shardCount)
+                == entry.checksum
+        else { return false }
+        var sum: UInt64 = 0
+        for shard in 0..<entry.shardCount { sum += UInt64(tableLength(table, shard)) }
+        return sum == UInt64(entry.length)
+    }
+
+    // MARK: Shard tables
+
+    /// Reads and checks a block's shard table into the cache; the outcome is `.done` or a miss.
+    package func loadTable(
+        token: UInt64, fingerprint: Fingerprint, namespaceSlot: UInt16,
+        key: UnsafeRawBufferPointer, entry: IndexEntry
+    ) -> Bool {
+        guard hasRoom() else { return false }
+        let operation = operations.take(.read, token: token)
+        guard operation >= 0 else { return false }
+        let slot = operations.slots + Int(operation)
+        slot.pointee.fingerprint = fingerprint
+        slot.pointee.namespaceSlot = namespaceSlot
+        slot.pointee.entry = entry
+        slot.pointee.length = entry.length
+        slot.pointee.shardCount = entry.shardCount
+        slot.pointee.version = fullVersion(entry)
+        operations.setKey(operation, key, parent: UnsafeRawBufferPointer(start: nil, count: 0))
+        fetchTable(operation)
+        return true
+    }
+
+    /// Brings the table of `entry` into the cache, then goes on: a put compares, a load is done.
+    func fetchTable(_ operation: Int32) {
+        let slot = operations.slots + Int(operation)
+        if let table = tables.find(slot.pointee.fingerprint, slot.pointee.entry) {
+            tableReady(operation, table)
+            return
+        }
+        slot.pointee.chunk = bouncePool.take()
+        guard slot.pointee.chunk >= 0 else {
+            slot.pointee.phase = .waitingForTable
+            waitingForChunk.append(operation, operations)
+            return
+        }
+        slot.pointee.phase = .reading
+        let entry = slot.pointee.entry
+        segments[entry.place.segment].readers += 1
+        let layout = layout(entry)
+        let start = layout.tableOffset / Self.pageBytes * Self.pageBytes
+        let end = (layout.tableOffset + layout.tableBytes).roundedUpToPage
+        issue(
+            IORequest(
+                tag: Self.tag(.table, operation), operation: .read,
+                file: file(entry.place.segment),
+                fileOffset: Self.offset(page: entry.place.page) + UInt64(start),
+                piece: bouncePool.piece(slot.pointee.chunk, length: end - start)))
+    }
+
+    func tableRead(_ operation: Int32, _ completion: IOCompletion) {
+        let slot = operations.slots + Int(operation)
+        let entry = slot.pointee.entry
+        segments[entry.place.segment].readers -= 1
+        statistics.tableReads += 1
+        let identity = Checksum.identitySeed(
+            namespace: namespaces.fingerprint(slot.pointee.namespaceSlot),
+            key: operations.key(operation), versionLow: entry.versionLow)
+        let layout = layout(entry)
+        let source = bouncePool.pointer(slot.pointee.chunk) + layout.tableOffset % Self.pageBytes
+        var table: Int32?
+        if completion.result >= 0, checkTable(entry, source, identity) {
+            table = tables.insert(slot.pointee.fingerprint, entry)
+            if let table {
+                tables.mutablePointer(table).copyMemory(
+                    from: source, byteCount: layout.tableBytes)
+            }
+        }
+        slot.pointee.chunk.withChunk { bouncePool.give($0) }
+        guard let table else {
+            tableFailed(operation, completion)
+            return
+        }
+        tableReady(operation, table)
+    }
+
+    private func tableReady(_ operation: Int32, _ table: Int32) {
+        guard operations[operation].kind == .append else {
+            finish(operation, .done)
+            return
+        }
+        let memory = tables.pointer(table)
+        withUnsafeTemporaryAllocation(
+            of: UInt32.self, capacity: operations[operation].shardCount
+        ) { lengths in
+            for shard in lengths.indices { lengths[shard] = tableLength(memory, shard) }
+            compareTables(operation, lengths.baseAddress.map { UnsafePointer($0) })
+        }
+    }
+
+    private func tableFailed(_ operation: Int32, _ completion: IOCompletion) {
+        let slot = operations.slots + Int(operation)
+        if completion.result < 0 {
+            statistics.readErrors += 1
+            devices[SegmentTable.device(slot.pointee.entry.place.segment)].failed(
+                errno: Int32(truncatingIfNeeded: -completion.result))
+        } else {
+            statistics.checkFailures += 1
+        }
+        if !slot.pointee.retried {
+            slot.pointee.retried = true
+            statistics.readRetries += 1
+            fetchTable(operation)
+            return
+        }
+        if slot.pointee.kind == .append {
+            compareTables(operation, nil)
+            return
+        }
+        if index.find(slot.pointee.fingerprint) == slot.pointee.entry {
+            unpublish(slot.pointee.fingerprint)
+            statistics.quarantinedBlocks += 1
+        }
+        finish(operation, .miss, reason: .failedCheck)
+    }
+
+    func resumeWaitingForChunk() {
+        while bouncePool.freeCount > 0 {
+            let operation = waitingForChunk.popFirst(operations)
+            if operation < 0 { return }
+            if operations[operation].phase == .waitingForTable {
+                fetchTable(operation)
+            } else {
+                startRead(operation)
+            }
+        }
+    }
+}
+
+extension Int {
+    var roundedUpToPage: Int {
+        (self + FormatConstants.pageBytes - 1) & ~(FormatConstants.pageBytes - 1)
+    }
+}

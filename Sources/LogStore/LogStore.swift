@@ -1,0 +1,371 @@
+// LogStore: the log-structured store as one state machine. Blocks are appended to segments in
+// groups, found through the index, read back and checked; segments are recycled whole. Clock,
+// randomness and I/O come from outside; one thread (the owner) calls everything here, and nothing
+// happens but inside a call: `pump` reaps completions, advances every machine and submits.
+//
+// Invariants:
+//  - an index entry is published only after every byte of its image has been written;
+//  - writes of one key happen one after the other (`pending`);
+//  - a segment with readers or groups in flight is not recycled;
+//  - a new generation is durable in the segment's header before anything is written under it;
+//  - whatever is refused has a status and a counter.
+
+import BlockIO
+import SegmentFormat
+
+/// What a completion belongs to; the top byte of its tag.
+enum IOKind: UInt8 {
+    case group = 1
+    case read
+    case table
+    case footer
+    case sync
+    case manifestWrite
+    case manifestSync
+    case segmentAllocate
+    case segmentHeader
+    case segmentSync
+    case directorySync
+    case reclaimRead
+    case checkpoint
+    case recovery
+    case discard
+}
+
+package final class LogStore {
+    package let driver: any BlockDriver
+    package let clock: any Clock
+    package let configuration: LogStoreConfiguration
+    package let index: BlockIndex
+    package internal(set) var segments: SegmentTable
+    package internal(set) var namespaces: NamespaceTable
+    /// Not owned: the owner of the store outlives it and takes itself out before it goes.
+    package unowned(unsafe) var delegate: (any LogStoreDelegate)?
+    package var statistics = LogStoreStatistics()
+
+    let operations: OperationPool
+    let pending: PendingKeys
+    let groupPool: MemoryPool
+    let footerPool: MemoryPool
+    let bouncePool: MemoryPool
+    let tables: ShardTableCache
+
+    // Geometry, fixed at creation
+    package let segmentPages: UInt32
+    package internal(set) var manifest: Manifest
+    var devices: [Device]
+
+    // Writing
+    var streams: [WriteStream] = []
+    let groups: UnsafeMutablePointer<Group>
+    let groupCount: Int
+    var freeGroups: Int
+    var groupSequence: UInt64 = 0
+    var nextVersion: UInt64
+    var nextGeneration: UInt64
+    /// Appends under way, each of which will want an index entry.
+    var appending = 0
+    /// Space or index entries are wanted: reclaim beyond the clean segments kept ahead.
+    var wantReclaim = false
+    var stripeDevice = 0
+    var stripeBytes = 0
+
+    // Flushing
+    var flush = FlushState()
+    // Manifest
+    var manifestState = ManifestState()
+    // Reclaim and preparing segments
+    var reclaimers: [Reclaimer] = []
+    // Recovery and checkpoints
+    var recovery: Recovery?
+    var checkpointer = Checkpointer()
+
+    /// Operations that wait for the index to be complete.
+    var waitingForRecovery = OperationList()
+    /// Reads and table fetches that wait for a bounce chunk.
+    var waitingForChunk = OperationList()
+    /// Requests that the driver had no room for.
+    let backlog: RequestQueue
+    let completions: UnsafeMutableBufferPointer<IOCompletion>
+    /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
+    var joinable = JoinableRead()
+    package internal(set) var readOnly = false
+    package internal(set) var closing = false
+    var pins: PinTable
+
+    init(parts: OpenedStore) throws(StoreError) {
+        driver = parts.driver
+        clock = parts.clock
+        configuration = parts.configuration
+        manifest = parts.manifest
+        devices = parts.devices
+        segmentPages = UInt32(parts.manifest.segmentBytes / UInt64(FormatConstants.pageBytes))
+        segments = parts.segments
+        namespaces = parts.namespaces
+        readOnly = parts.readOnly
+        nextVersion = parts.manifest.versionLimit
+        nextGeneration = parts.manifest.generationLimit
+        do {
+            index = try BlockIndex(capacity: parts.configuration.indexEntries)
+        } catch {
+            throw StoreError(
+                .resource, operation: "open", subject: "the index mapping", errno: error.errno,
+                advice: "Lower the index entries or give the process more memory.")
+        }
+        operations = OperationPool(capacity: parts.configuration.operations + 512)
+        pending = PendingKeys(capacity: operations.capacity)
+        groupCount = parts.configuration.groupBuffers
+        groupPool = try MemoryPool(
+            chunkBytes: Group.gapBytes + parts.configuration.groupBytes, chunkCount: groupCount,
+            driver: parts.driver)
+        footerPool = try MemoryPool(
+            chunkBytes: WriteStream.footerPages(segmentPages) * FormatConstants.pageBytes,
+            chunkCount: 2 * parts.devices.count + 6, driver: parts.driver)
+        bouncePool = try MemoryPool(
+            chunkBytes: Self.bounceBytes, chunkCount: 128, driver: parts.driver)
+        tables = ShardTableCache(bytes: parts.configuration.tableCacheBytes)
+        groups = .allocate(capacity: groupCount)
+        freeGroups = groupCount
+        backlog = RequestQueue(capacity: 1 << 14)
+        completions = .allocate(capacity: 256)
+        pins = PinTable()
+        for index in 0..<groupCount {
+            groups.advanced(by: index).initialize(
+                to: Group(memory: groupPool.pointer(Int32(index)), chunk: Int32(index)))
+        }
+        for index in devices.indices { reclaimers.append(Reclaimer(device: index)) }
+    }
+
+    deinit {
+        groups.deinitialize(count: groupCount)
+        groups.deallocate()
+        completions.deallocate()
+        pending.deallocate()
+    }
+
+    /// One bounce chunk: the largest shard table (32 KiB) with the page it may start in the middle of.
+    static let bounceBytes = 10 * FormatConstants.pageBytes
+
+    // MARK: The pump
+
+    /// Reaps what has finished, advances every machine, hands new requests to the driver. Returns
+    /// whether anything happened.
+    @discardableResult
+    package func pump() -> Bool {
+        var progressed = false
+        while true {
+            let count = driver.reap(completions)
+            if count == 0 { break }
+            progressed = true
+            for index in 0..<count { dispatch(completions[index]) }
+            if count < completions.count { break }
+        }
+        backlog.drain(into: driver)
+        if recovery != nil { progressed = advanceRecovery() || progressed }
+        if recovery == nil {
+            advanceStreams()
+            advanceReclaim()
+            advanceFlush()
+            advanceCheckpoint()
+        }
+        advanceManifest()
+        handOverJoinable()
+        driver.submit()
+        return progressed
+    }
+
+    /// Whether nothing is under way that the pump would have to bring to an end.
+    package var isIdle: Bool {
+        operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
+            && manifestState.isIdle
+    }
+
+    private func dispatch(_ completion: IOCompletion) {
+        let index = Int32(truncatingIfNeeded: (completion.tag >> 32) & 0xFF_FFFF)
+        let aux = UInt32(truncatingIfNeeded: completion.tag)
+        statistics.observe(completion)
+        guard let kind = IOKind(rawValue: UInt8(completion.tag >> 56)) else { return }
+        switch kind {
+        case .group: groupWritten(index, completion)
+        case .read: readCompleted(index, completion)
+        case .table: tableRead(index, completion)
+        case .footer: footerWritten(aux, chunk: index, completion)
+        case .sync: segmentFlushed(aux, completion)
+        case .manifestWrite, .manifestSync: manifestCompleted(kind, device: Int(index), completion)
+        case .segmentAllocate, .segmentHeader, .segmentSync, .directorySync, .reclaimRead,
+            .discard:
+            reclaimCompleted(kind, device: Int(index), aux: aux, completion)
+        case .checkpoint: checkpointCompleted(aux, completion)
+        case .recovery: recoveryCompleted(index: index, aux: aux, completion)
+        }
+    }
+
+    static func tag(_ kind: IOKind, _ index: Int32, _ aux: UInt32 = 0) -> UInt64 {
+        UInt64(kind.rawValue) << 56 | UInt64(UInt32(bitPattern: index) & 0xFF_FFFF) << 32
+            | UInt64(aux)
+    }
+
+    /// Hands a request to the driver, or keeps it until the driver has room.
+    @inline(__always)
+    func issue(_ request: IORequest) {
+        if backlog.isEmpty, driver.prepare(request) { return }
+        backlog.append(request)
+    }
+
+    @inline(__always)
+    func file(_ segment: UInt32) -> FileID { FileID(segments[segment].file) }
+
+    static func offset(page: UInt32) -> UInt64 { UInt64(page) * UInt64(FormatConstants.pageBytes) }
+
+    func context(_ segment: UInt32) -> PageContext {
+        PageContext(
+            secret: manifest.secret, store: manifest.store, segment: segment,
+            generation: segments[segment].generation)
+    }
+
+    // MARK: Keys and versions
+
+    /// The fingerprint of a key in a namespace's present instance.
+    @inline(__always)
+    package func fingerprint(_ namespace: UInt16, _ key: UnsafeRawBufferPointer) -> Fingerprint {
+        fingerprint(instance: namespaces.instance(namespace), key)
+    }
+
+    @inline(__always)
+    func fingerprint(instance: UInt64, _ key: UnsafeRawBufferPointer) -> Fingerprint {
+        let id = SipHash.hash128(manifest.secret, instance, key)
+        return Fingerprint(hi: id.hi == 0 ? 1 : id.hi, lo: id.lo)
+    }
+
+    /// The whole version of an entry: the smallest one of its segment with these low bits. A segment
+    /// is sealed before its versions could span 2^31.
+    @inline(__always)
+    func fullVersion(_ entry: IndexEntry) -> UInt64 {
+        Self.fullVersion(low: entry.versionLow, base: segments[entry.place.segment].minVersion)
+    }
+
+    @inline(__always)
+    static func fullVersion(low: UInt32, base: UInt64) -> UInt64 {
+        guard base != UInt64.max else { return UInt64(low) }
+        return base + UInt64(low &- UInt32(truncatingIfNeeded: base))
+    }
+
+    func takeVersion() -> UInt64 {
+        nextVersion += 1
+        return nextVersion
+    }
+
+    func layout(_ entry: IndexEntry) -> BlockLayout {
+        BlockLayout(
+            length: entry.length, shardCount: entry.shardCount,
+            aligned: namespaces.aligned(entry.namespaceSlot))
+    }
+
+    /// Pages that the accounting gives a block: exact but for aligned shards of odd lengths, whose
+    /// padding counts as dead.
+    func accountedPages(_ entry: IndexEntry) -> UInt32 {
+        let bytes = layout(entry).storedBytes
+        return UInt32((bytes + FormatConstants.pageBytes - 1) / FormatConstants.pageBytes)
+    }
+
+    // MARK: The index and its accounting
+
+    /// Publishes an entry, moving the accounting of the one that it replaces. False: index full.
+    func publish(_ fingerprint: Fingerprint, _ entry: IndexEntry) -> Bool {
+        let previous = index.find(fingerprint)
+        if index.insert(fingerprint, entry) == .full { return false }
+        if let previous { release(previous) }
+        let pages = accountedPages(entry)
+        segments[entry.place.segment].livePages += pages
+        segments[entry.place.segment].liveBlocks += 1
+        statistics.liveBytes += UInt64(entry.length)
+        namespaces.added(entry.namespaceSlot, bytes: UInt64(entry.length))
+        return true
+    }
+
+    /// Takes an entry out of the index and its pages out of the live ones.
+    @discardableResult
+    func unpublish(_ fingerprint: Fingerprint) -> IndexEntry? {
+        guard let entry = index.remove(fingerprint) else { return nil }
+        release(entry)
+        return entry
+    }
+
+    private func release(_ entry: IndexEntry) {
+        segments[entry.place.segment].livePages -= accountedPages(entry)
+        segments[entry.place.segment].liveBlocks -= 1
+        statistics.liveBytes -= UInt64(entry.length)
+        namespaces.removed(entry.namespaceSlot, bytes: UInt64(entry.length))
+    }
+
+    // MARK: Ending operations
+
+    func finish(_ operation: Int32, _ status: Status, reason: MissReason = .none) {
+        let slot = operations.slots + Int(operation)
+        if slot.pointee.chunk >= 0 {
+            bouncePool.give(slot.pointee.chunk)
+            slot.pointee.chunk = -1
+        }
+        let writes = slot.pointee.kind == .append || slot.pointee.kind == .delete
+        if writes { endKey(operation) }
+        statistics.count(status, reason)
+        if !slot.pointee.abandoned {
+            var outcome = Outcome(token: slot.pointee.token, status: status)
+            outcome.reason = reason
+            outcome.errno = slot.pointee.errno
+            outcome.version = slot.pointee.version
+            outcome.length = slot.pointee.length
+            outcome.shardCount = slot.pointee.shardCount
+            outcome.checksum = slot.pointee.checksum
+            outcome.expiry = slot.pointee.expiry
+            operations.give(operation)
+            delegate?.finished(outcome)
+        } else {
+            operations.give(operation)
+        }
+        if !waitingForChunk.isEmpty { resumeWaitingForChunk() }
+    }
+
+    /// Ends this operation's hold on its key, and starts the next one that waits for it.
+    private func endKey(_ operation: Int32) {
+        guard operations[operation].phase != .waitingForKey else { return }
+        pending.remove(operation, operations)
+        let follower = operations[operation].keyNext
+        operations[operation].keyNext = -1
+        guard follower >= 0 else { return }
+        operations[follower].phase = .idle
+        pending.insert(follower, operations)
+        startWrite(follower)
+    }
+
+    /// Takes the key, or queues behind the operation that has it. True: go on now.
+    func beginKey(_ operation: Int32) -> Bool {
+        let holder = pending.find(operations[operation].fingerprint, operations)
+        guard holder >= 0 else {
+            pending.insert(operation, operations)
+            return true
+        }
+        var last = holder
+        while operations[last].keyNext >= 0 { last = operations[last].keyNext }
+        operations[last].keyNext = operation
+        operations[operation].phase = .waitingForKey
+        return false
+    }
+
+    func startWrite(_ operation: Int32) {
+        if recovery != nil {
+            waitingForRecovery.append(operation, operations)
+            return
+        }
+        switch operations[operation].kind {
+        case .append: startAppend(operation)
+        case .delete: startDelete(operation)
+        default: preconditionFailure("only writes hold keys")
+        }
+    }
+
+    /// Whether a caller may start `count` more operations.
+    package func hasRoom(_ count: Int = 1) -> Bool {
+        operations.inUse + count <= configuration.operations
+    }
+}

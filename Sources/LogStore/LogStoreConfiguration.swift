@@ -1,0 +1,77 @@
+// LogStoreConfiguration: what a log store is opened with. The public `Configuration` of Hearth is
+// validated and turned into this; the core trusts it.
+
+import SegmentFormat
+
+/// What happens when the store is full; chosen at creation.
+package enum StoreMode: UInt8, Sendable {
+    /// Evicts the oldest segments.
+    case cache = 0
+    /// Refuses puts.
+    case store = 1
+}
+
+/// What opening does about damage.
+package enum OpenMode: UInt8, Sendable {
+    /// Skips and counts what is damaged.
+    case quiet
+    /// Refuses to open a store with damage.
+    case strict
+    /// Starts empty, but keeps generations, versions and instance ids moving forward.
+    case fresh
+}
+
+package struct LogStoreConfiguration: Sendable {
+    /// One directory per device, in the order of the store's members.
+    package var directories: [String]
+    package var mode: StoreMode = .cache
+    package var openMode: OpenMode = .quiet
+    /// All bytes that the store may take on its devices, metadata included.
+    package var capacityBytes: UInt64
+    /// The largest block, bytes; fixed at creation.
+    package var maximumBlockBytes: Int = 16 << 20
+    /// The smallest segment, bytes; the segment is the larger of this and 34 maximum blocks.
+    package var minimumSegmentBytes: Int = 256 << 20
+    /// Entries that the index has room for.
+    package var indexEntries: Int
+    /// Value bytes of a group that is gathered in a buffer.
+    package var groupBytes: Int = 1 << 20
+    /// Group buffers; writes wait only when all of them are in flight.
+    package var groupBuffers: Int = 8
+    /// Images of at least this many bytes are written from where they lie, if aligned.
+    package var bypassBytes: Int = 1 << 20
+    /// Groups of one stream in flight before further ones wait to fill.
+    package var groupsInFlight: Int = 4
+    /// Operations at once.
+    package var operations: Int = 4096
+    /// Clean segments kept ahead on each device.
+    package var cleanSegments: Int = 2
+    /// Bytes for cached shard tables.
+    package var tableCacheBytes: Int = 16 << 20
+    /// Opens although a member directory is missing or unreadable; its blocks are misses.
+    package var allowAbsent: Bool = true
+    /// Who holds the lock, for the next one's error message.
+    package var holder: String = ""
+    /// Randomness for new ids and the secret, drawn outside the core.
+    package var entropy: (UInt64, UInt64, UInt64, UInt64)
+    /// Checkpoints are at most one byte in this many of the bytes written.
+    package var checkpointShare: Int = 100
+    /// Bytes written after which a checkpoint is made at the earliest.
+    package var checkpointMinimumBytes: UInt64 = 64 << 20
+
+    package init(
+        directories: [String], capacityBytes: UInt64, indexEntries: Int,
+        entropy: (UInt64, UInt64, UInt64, UInt64)
+    ) {
+        self.directories = directories
+        self.capacityBytes = capacityBytes
+        self.indexEntries = indexEntries
+        self.entropy = entropy
+    }
+
+    /// Bytes of a segment: at least 34 maximum blocks, so that less than 3 % is lost at its end.
+    package var segmentBytes: Int {
+        let wanted = max(minimumSegmentBytes, 34 * maximumBlockBytes)
+        return (wanted + (1 << 20) - 1) >> 20 << 20
+    }
+}

@@ -1,0 +1,81 @@
+// MemoryPool: page-aligned host memory registered as one region and handed out as equal chunks:
+// group buffers, bounce pages, footers. Nothing is allocated after open.
+
+import BlockIO
+import Glibc
+
+package final class MemoryPool {
+    package let region: RegionID
+    package let base: UnsafeMutableRawPointer
+    package let chunkBytes: Int
+    package let chunkCount: Int
+    private let free: UnsafeMutablePointer<Int32>
+    package private(set) var freeCount: Int
+    private let driver: any BlockDriver
+
+    package init(chunkBytes: Int, chunkCount: Int, driver: any BlockDriver) throws(StoreError) {
+        let length = chunkBytes * chunkCount
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS
+        guard let memory = mmap(nil, length, PROT_READ | PROT_WRITE, flags, -1, 0),
+            memory != UnsafeMutableRawPointer(bitPattern: -1)
+        else {
+            throw StoreError(
+                .resource, operation: "open", subject: "\(length) bytes of buffers", errno: errno,
+                advice: "Lower the memory limit or the number of group buffers.")
+        }
+        guard
+            let region = driver.regions.add(
+                Region(kind: .host, base: memory, length: UInt64(length)))
+        else {
+            munmap(memory, length)
+            throw StoreError(
+                .resource, operation: "open", subject: "the region table",
+                advice: "Close other regions first; a store takes \(RegionTable.capacity).")
+        }
+        self.region = region
+        base = memory
+        self.chunkBytes = chunkBytes
+        self.chunkCount = chunkCount
+        self.driver = driver
+        free = .allocate(capacity: chunkCount)
+        for index in 0..<chunkCount { free[index] = Int32(chunkCount - 1 - index) }
+        freeCount = chunkCount
+        driver.register(region)
+    }
+
+    deinit {
+        driver.unregister(region)
+        driver.regions.remove(region)
+        munmap(base, chunkBytes * chunkCount)
+        free.deallocate()
+    }
+
+    package var bytes: Int { chunkBytes * chunkCount }
+
+    /// A free chunk, or -1.
+    @inline(__always)
+    package func take() -> Int32 {
+        guard freeCount > 0 else { return -1 }
+        freeCount -= 1
+        return free[freeCount]
+    }
+
+    @inline(__always)
+    package func give(_ chunk: Int32) {
+        precondition(freeCount < chunkCount, "a chunk given back twice")
+        free[freeCount] = chunk
+        freeCount += 1
+    }
+
+    @inline(__always)
+    package func pointer(_ chunk: Int32) -> UnsafeMutableRawPointer {
+        base + Int(chunk) * chunkBytes
+    }
+
+    @inline(__always)
+    package func piece(_ chunk: Int32, offset: Int = 0, length: Int) -> Piece {
+        Piece(
+            region: region, offset: UInt64(Int(chunk) * chunkBytes + offset), length: UInt64(length)
+        )
+    }
+}

@@ -1,0 +1,112 @@
+// NamespaceTable: the namespaces of the store by slot (12 bits in the index) and instance id (never
+// reused). Keys of two namespaces never meet, since the instance enters the key's fingerprint.
+// Owner thread only.
+
+import SegmentFormat
+
+package struct NamespaceTable {
+    package struct Entry {
+        package var record: NamespaceRecord
+        package var live: Bool
+        package var bytes: UInt64 = 0
+        package var blocks: UInt64 = 0
+        /// Entries of a purged instance are still in the index: the slot is not free yet.
+        package var draining = false
+    }
+
+    static let capacity = 4096
+
+    package private(set) var entries: [Entry?] = []
+    private var slots: [UInt64: UInt16] = [:]
+    /// Hot fields by slot, so that a lookup touches no array of strings.
+    private let hot: UnsafeMutablePointer<Hot>
+
+    private struct Hot {
+        var instance: UInt64 = 0
+        var fingerprint = Identity128(hi: 0, lo: 0)
+        var aligned = false
+        var bytes: UInt64 = 0
+        var blocks: UInt64 = 0
+    }
+
+    package init(_ records: [NamespaceRecord]) {
+        // Lives as long as the process's store; freed in `deallocate`.
+        hot = .allocate(capacity: Self.capacity)
+        hot.initialize(repeating: Hot(), count: Self.capacity)
+        for record in records where record.state == 0 { _ = add(record) }
+    }
+
+    func deallocate() { hot.deallocate() }
+
+    /// Adds a live namespace; nil when the table is full.
+    mutating func add(_ record: NamespaceRecord) -> UInt16? {
+        var slot = entries.firstIndex { $0 == nil }
+        if slot == nil {
+            guard entries.count < Self.capacity else { return nil }
+            entries.append(nil)
+            slot = entries.count - 1
+        }
+        guard let slot else { return nil }
+        entries[slot] = Entry(record: record, live: true)
+        slots[record.instance] = UInt16(slot)
+        hot[slot] = Hot(
+            instance: record.instance, fingerprint: record.fingerprint, aligned: record.aligned)
+        return UInt16(slot)
+    }
+
+    /// The live namespace with these fields.
+    package func find(_ fingerprint: Identity128) -> UInt16? {
+        for slot in entries.indices {
+            if let entry = entries[slot], entry.live, entry.record.fingerprint == fingerprint {
+                return UInt16(slot)
+            }
+        }
+        return nil
+    }
+
+    /// The slot of an instance that recovery meets; nil for a purged or unknown one.
+    @inline(__always)
+    func slot(instance: UInt64) -> UInt16? { slots[instance] }
+
+    @inline(__always)
+    package func instance(_ slot: UInt16) -> UInt64 { hot[Int(slot)].instance }
+    @inline(__always)
+    package func fingerprint(_ slot: UInt16) -> Identity128 { hot[Int(slot)].fingerprint }
+    @inline(__always)
+    package func aligned(_ slot: UInt16) -> Bool { hot[Int(slot)].aligned }
+    package func isLive(_ slot: UInt16) -> Bool {
+        Int(slot) < entries.count && entries[Int(slot)]?.live == true
+    }
+    package func bytes(_ slot: UInt16) -> UInt64 { hot[Int(slot)].bytes }
+    package func blocks(_ slot: UInt16) -> UInt64 { hot[Int(slot)].blocks }
+
+    @inline(__always)
+    func added(_ slot: UInt16, bytes: UInt64) {
+        hot[Int(slot)].bytes += bytes
+        hot[Int(slot)].blocks += 1
+    }
+    @inline(__always)
+    func removed(_ slot: UInt16, bytes: UInt64) {
+        hot[Int(slot)].bytes -= bytes
+        hot[Int(slot)].blocks -= 1
+    }
+
+    /// Ends an instance: its keys are gone at once; the slot comes free when the index is swept.
+    mutating func retire(_ slot: UInt16) -> NamespaceRecord? {
+        guard var entry = entries[Int(slot)] else { return nil }
+        entry.live = false
+        entry.draining = true
+        entries[Int(slot)] = entry
+        slots[entry.record.instance] = nil
+        return entry.record
+    }
+
+    mutating func release(_ slot: UInt16) { entries[Int(slot)] = nil }
+
+    mutating func setTimeToLive(_ slot: UInt16, seconds: UInt32) {
+        entries[Int(slot)]?.record.ttlSeconds = seconds
+    }
+
+    /// The records that the manifest keeps.
+    var records: [NamespaceRecord] { entries.compactMap { $0?.live == true ? $0?.record : nil } }
+}

@@ -1,0 +1,694 @@
+// Reclaimer: one device's supply of clean segments. While some are within capacity but not made yet,
+// it makes them; after that, in cache mode, it empties the oldest sealed segment (plain first in,
+// first out), in store mode one that holds nothing alive. A segment becomes clean in this order:
+// entries leave the index; pinned blocks and the tombstones still needed are written elsewhere and
+// flushed; readers end; a header with a new generation is written and flushed.
+
+import BlockIO
+import SegmentFormat
+
+enum ReclaimPhase: UInt8 {
+    case idle
+    case allocating
+    case syncingDirectory
+    /// Reading the victim's footer, and going through its records.
+    case reading
+    case recordsReady
+    /// The footer cannot be read (or there is none): going through the groups instead.
+    case scanning
+    case sweeping
+    /// Waits for what was carried on to be flushed, for readers and for a generation.
+    case settling
+    case writingHeader
+    case syncing
+}
+
+struct Reclaimer {
+    let device: Int
+    var phase = ReclaimPhase.idle
+    var segment: UInt32 = 0
+    /// Ready segments, oldest first.
+    var clean: [UInt32] = []
+    /// Next local number to be made.
+    var nextLocal = 0
+    /// Operations that carry something out of the victim.
+    var pending = 0
+    /// Next footer page to read, and the record to go on with in the pages read.
+    var nextPage: UInt32 = 0
+    var pagesRead = 0
+    var currentPage = 0
+    var currentRecord = 0
+    var sweepBucket = 0
+    var scan: SegmentScan?
+    /// Value versions below this still lie in some other segment.
+    var oldestValue: UInt64 = 0
+    var chunk: Int32 = -1
+
+    init(device: Int) {
+        self.device = device
+        clean.reserveCapacity(64)
+    }
+}
+
+extension LogStore {
+    /// Footer pages read at a time.
+    static let reclaimPages = 64
+    private static let pageBytes = FormatConstants.pageBytes
+
+    // MARK: Supply
+
+    /// Segments on a device that only records and carried blocks may take.
+    private func reserved(_ device: Int) -> Int {
+        var count = 0
+        for kind in [StreamKind.recordsA, .recordsB] {
+            let home = recordHome(kind)
+            if home == device && !hasOpenSegment(kind, device) { count += 1 }
+        }
+        if configuration.mode == .cache && !hasOpenSegment(.reinserted, device) { count += 1 }
+        return count
+    }
+
+    private func recordHome(_ kind: StreamKind) -> Int {
+        let writable = devices.indices.filter { devices[$0].takesWrites }
+        guard let first = writable.first else { return 0 }
+        return kind == .recordsB && writable.count > 1 ? writable[1] : first
+    }
+
+    private func hasOpenSegment(_ kind: StreamKind, _ device: Int) -> Bool {
+        streams.contains { $0.kind == kind && $0.device == device && $0.segment != nil }
+    }
+
+    /// A clean segment for a stream, or nil when it has to wait.
+    func takeSegment(for stream: WriteStream) -> UInt32? {
+        let device = stream.device
+        guard footerPool.freeCount > 0, !reclaimers[device].clean.isEmpty else { return nil }
+        if stream.kind == .fresh, reclaimers[device].clean.count <= reserved(device) {
+            return nil
+        }
+        return reclaimers[device].clean.removeFirst()
+    }
+
+    /// Whether waiting can help: something may still become clean on the stream's device.
+    func canGainSegment(_ stream: WriteStream) -> Bool {
+        let device = stream.device
+        guard devices[device].takesWrites else { return false }
+        if reclaimers[device].phase != .idle || footerPool.freeCount == 0 { return true }
+        let enough = stream.kind == .fresh ? reserved(device) : 0
+        if reclaimers[device].clean.count > enough { return true }
+        return canCreate(device) || victim(device) != nil
+    }
+
+    private func canCreate(_ device: Int) -> Bool {
+        !devices[device].full && reclaimers[device].nextLocal < segments.counts[device]
+    }
+
+    func openSegment(_ segment: UInt32, _ stream: Int) {
+        let chunk = footerPool.take()
+        precondition(chunk >= 0, "taking a segment checked for footer memory")
+        streams[stream].segment = segment
+        streams[stream].nextPage = max(1, segments[segment].writtenPages)
+        streams[stream].footerChunk = chunk
+        streams[stream].footer = DescriptorPageWriter(
+            memory: footerPool.pointer(chunk), pages: WriteStream.footerPages(segmentPages))
+        segments[segment].state = .open
+        segments[segment].stream = streams[stream].kind.rawValue
+        if segments[segment].writtenPages == 0 {
+            segments[segment].writtenPages = 1
+            segments[segment].metaPages = 1
+        }
+    }
+
+    /// Seals the stream's segment: its footer and trailer are written to its end.
+    func closeSegment(_ stream: Int) {
+        guard let segment = streams[stream].segment, var footer = streams[stream].footer else {
+            return
+        }
+        let chunk = streams[stream].footerChunk
+        let first = segmentPages - 1 - UInt32(footer.pageCount)
+        let pages = footer.seal(
+            kind: .footer, context: context(segment), firstPage: first, groupFirstPage: first,
+            groupPages: UInt32(footer.pageCount), groupSequence: 0, valueBase: 0)
+        let state = segments.pointer(segment)
+        let trailerPage = segmentPages - 1
+        var trailer = SegmentTrailer()
+        trailer.generation = state.pointee.generation
+        trailer.recordCount = state.pointee.recordCount
+        trailer.footerFirstPage = first
+        trailer.footerPages = UInt32(pages)
+        trailer.minVersion = state.pointee.minVersion
+        trailer.maxVersion = state.pointee.maxVersion
+        trailer.sealedWallSeconds = clock.wallSeconds
+        trailer.livePagesAtSeal = state.pointee.livePages
+        let memory = footerPool.pointer(chunk) + pages * Self.pageBytes
+        trailer.encode(
+            into: UnsafeMutableRawBufferPointer(start: memory, count: Self.pageBytes),
+            context: context(segment), page: trailerPage)
+        state.pointee.lostPages = first - streams[stream].nextPage
+        statistics.lostBytes += UInt64(Int(state.pointee.lostPages) * Self.pageBytes)
+        statistics.sealedBytes += UInt64(Int(segmentPages) * Self.pageBytes)
+        state.pointee.footerFirstPage = first
+        state.pointee.footerPages = UInt32(pages)
+        state.pointee.metaPages += UInt32(pages) + 1
+        state.pointee.writtenPages = segmentPages
+        state.pointee.state = .sealed
+        statistics.metadataBytes += UInt64((pages + 1) * Self.pageBytes)
+        streams[stream].segment = nil
+        streams[stream].footer = nil
+        streams[stream].footerChunk = -1
+        state.pointee.groupsInFlight += 1  // the footer's own write
+        issue(
+            IORequest(
+                tag: Self.tag(.footer, chunk, segment), operation: .write, file: file(segment),
+                fileOffset: Self.offset(page: first),
+                piece: footerPool.piece(chunk, length: (pages + 1) * Self.pageBytes)))
+    }
+
+    func footerWritten(_ segment: UInt32, chunk: Int32, _ completion: IOCompletion) {
+        footerPool.give(chunk)
+        segments[segment].groupsInFlight -= 1
+        if completion.result < 0 {
+            statistics.writeErrors += 1
+            segments[segment].footerPages = 0
+        } else {
+            markDirty(segment)
+        }
+    }
+
+    /// Gives up writing into the stream's segment, without a footer.
+    func abandonSegment(_ stream: Int) {
+        footerPool.give(streams[stream].footerChunk)
+        streams[stream].segment = nil
+        streams[stream].footer = nil
+        streams[stream].footerChunk = -1
+    }
+
+    // MARK: The machine
+
+    func advanceReclaim() {
+        if !sweeper.slots.isEmpty { advanceSweep() }
+        guard !readOnly else { return }
+        for device in devices.indices where devices[device].takesWrites {
+            advanceReclaim(device)
+        }
+    }
+
+    private func advanceReclaim(_ device: Int) {
+        switch reclaimers[device].phase {
+        case .idle: startReclaim(device)
+        case .recordsReady: continueRecords(device)
+        case .scanning: continueScan(device)
+        case .sweeping: continueSweep(device)
+        case .settling: settleVictim(device)
+        default: break
+        }
+    }
+
+    private func startReclaim(_ device: Int) {
+        let wanted = reserved(device) + configuration.cleanSegments
+        guard reclaimers[device].clean.count < wanted || wantReclaim else { return }
+        if canCreate(device) {
+            createSegment(device)
+        } else if let segment = victim(device) {
+            wantReclaim = false
+            startVictim(device, segment)
+        }
+    }
+
+    /// The sealed segment of the lowest generation; in store mode only one with nothing alive.
+    private func victim(_ device: Int) -> UInt32? {
+        var best: UInt32?
+        for local in 0..<segments.counts[device] {
+            let id = SegmentTable.id(device: device, local: local)
+            let state = segments.pointer(id)
+            guard state.pointee.state == .sealed, state.pointee.groupsInFlight == 0 else {
+                continue
+            }
+            if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
+            if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
+                best = id
+            }
+        }
+        return best
+    }
+
+    // MARK: Making segments
+
+    private func createSegment(_ device: Int) {
+        let local = reclaimers[device].nextLocal
+        let id = SegmentTable.id(device: device, local: local)
+        reclaimers[device].nextLocal += 1
+        if segments[id].file >= 0 { return }  // it was there at open
+        do {
+            let file = try driver.open(
+                devices[device].directory, StoreFiles.segment(local), .create)
+            segments[id].file = file.raw
+        } catch {
+            cannotCreate(device, error.errno)
+            return
+        }
+        reclaimers[device].segment = id
+        reclaimers[device].phase = .allocating
+        issue(
+            IORequest(
+                tag: Self.tag(.segmentAllocate, Int32(device)), operation: .allocate,
+                file: file(id), fileOffset: 0,
+                piece: Piece(region: .process, offset: 0, length: manifest.segmentBytes)))
+    }
+
+    /// The device has no room for more: the store goes on with the segments it has.
+    private func cannotCreate(_ device: Int, _ errno: Int32) {
+        statistics.allocationFailures += 1
+        devices[device].full = true
+        statistics.shrunkSegments += UInt64(
+            segments.counts[device] - reclaimers[device].nextLocal + 1)
+    }
+
+    func reclaimCompleted(
+        _ kind: IOKind, device: Int, aux: UInt32, _ completion: IOCompletion
+    ) {
+        let segment = reclaimers[device].segment
+        let errno = completion.result < 0 ? Int32(truncatingIfNeeded: -completion.result) : 0
+        switch kind {
+        case .segmentAllocate:
+            if errno != 0 {
+                driver.close(file(segment))
+                segments[segment].file = -1
+                try? driver.remove(
+                    devices[device].directory,
+                    StoreFiles.segment(SegmentTable.local(segment)))
+                cannotCreate(device, errno)
+                reclaimers[device].phase = .idle
+                return
+            }
+            reclaimers[device].phase = .syncingDirectory
+            sync(devices[device].directory, Self.tag(.directorySync, Int32(device)))
+        case .directorySync:
+            reclaimers[device].phase = .settling
+            if errno != 0 { devices[device].failed(errno: errno) }
+        case .reclaimRead: footerRead(device, errno)
+        case .segmentHeader:
+            guard errno == 0 else {
+                headerFailed(device, errno)
+                return
+            }
+            statistics.metadataBytes += UInt64(Self.pageBytes)
+            reclaimers[device].phase = .syncing
+            sync(file(segment), Self.tag(.segmentSync, Int32(device)))
+        case .segmentSync:
+            guard errno == 0 else {
+                headerFailed(device, errno)
+                return
+            }
+            giveChunk(device)
+            segments[segment].state = .clean
+            reclaimers[device].clean.append(segment)
+            reclaimers[device].phase = .idle
+        default: break
+        }
+    }
+
+    private func sync(_ file: FileID, _ tag: UInt64) {
+        issue(
+            IORequest(
+                tag: tag, operation: .sync, file: file, fileOffset: 0,
+                piece: Piece(region: .process, offset: 0, length: 0)))
+    }
+
+    private func headerFailed(_ device: Int, _ errno: Int32) {
+        giveChunk(device)
+        statistics.writeErrors += 1
+        devices[device].failed(errno: errno)
+        quarantine(reclaimers[device].segment)
+        reclaimers[device].phase = .idle
+    }
+
+    private func giveChunk(_ device: Int) {
+        reclaimers[device].chunk.withChunk { reclaimPool.give($0) }
+    }
+
+    // MARK: Emptying a victim
+
+    private func startVictim(_ device: Int, _ segment: UInt32) {
+        let chunk = reclaimPool.take()
+        guard chunk >= 0 else { return }
+        segments[segment].state = .reclaiming
+        statistics.reclaimedSegments += 1
+        reclaimers[device].segment = segment
+        reclaimers[device].chunk = chunk
+        reclaimers[device].pending = 0
+        reclaimers[device].oldestValue = oldestValue(except: segment)
+        reclaimers[device].nextPage = segments[segment].footerFirstPage
+        if segments[segment].footerPages == 0 {
+            startScan(device)
+        } else {
+            readFooter(device)
+        }
+    }
+
+    /// The lowest version of a value that may lie in a segment other than this one; 0 while a member
+    /// is away, since nobody knows what it holds.
+    private func oldestValue(except: UInt32) -> UInt64 {
+        if anyMemberAway { return 0 }
+        var lowest = UInt64.max
+        segments.forEach { id in
+            let state = segments.pointer(id)
+            switch state.pointee.state {
+            case .open, .sealed, .quarantined, .reclaiming, .absent:
+                if id != except { lowest = min(lowest, state.pointee.minValueVersion) }
+            case .clean, .uncreated: break
+            }
+        }
+        return lowest
+    }
+
+    private func readFooter(_ device: Int) {
+        let segment = reclaimers[device].segment
+        let end = segments[segment].footerFirstPage + segments[segment].footerPages
+        guard reclaimers[device].nextPage < end else {
+            recordsDone(device)
+            return
+        }
+        let pages = min(Int(end - reclaimers[device].nextPage), Self.reclaimPages)
+        reclaimers[device].pagesRead = pages
+        reclaimers[device].currentPage = 0
+        reclaimers[device].currentRecord = 0
+        reclaimers[device].phase = .reading
+        issue(
+            IORequest(
+                tag: Self.tag(.reclaimRead, Int32(device)), operation: .read, file: file(segment),
+                fileOffset: Self.offset(page: reclaimers[device].nextPage),
+                piece: reclaimPool.piece(
+                    reclaimers[device].chunk, length: pages * Self.pageBytes)))
+    }
+
+    private func footerRead(_ device: Int, _ errno: Int32) {
+        if reclaimers[device].scan != nil {
+            reclaimers[device].scan?.arrived(errno: errno)
+            reclaimers[device].phase = .scanning
+            return
+        }
+        if errno != 0 {
+            statistics.readErrors += 1
+            startScan(device)
+            return
+        }
+        reclaimers[device].phase = .recordsReady
+        continueRecords(device)
+    }
+
+    /// Goes through the records of the pages read, as far as there are operation slots for what has
+    /// to be carried on.
+    private func continueRecords(_ device: Int) {
+        let segment = reclaimers[device].segment
+        let memory = reclaimPool.pointer(reclaimers[device].chunk)
+        while reclaimers[device].currentPage < reclaimers[device].pagesRead {
+            let page = reclaimers[device].currentPage
+            let bytes = UnsafeRawBufferPointer(
+                start: memory + page * Self.pageBytes, count: Self.pageBytes)
+            let number = reclaimers[device].nextPage + UInt32(page)
+            do {
+                var reader = try DescriptorPageReader(
+                    page: bytes, context: context(segment), pageNumber: number)
+                var record = 0
+                while let view = reader.next() {
+                    if record >= reclaimers[device].currentRecord {
+                        guard leave(device, view) else { return }
+                        reclaimers[device].currentRecord = record + 1
+                    }
+                    record += 1
+                }
+            } catch {
+                statistics.damagedPages += 1
+                startScan(device)
+                return
+            }
+            reclaimers[device].currentPage += 1
+            reclaimers[device].currentRecord = 0
+        }
+        reclaimers[device].nextPage += UInt32(reclaimers[device].pagesRead)
+        readFooter(device)
+    }
+
+    /// One record of a victim: its block leaves the index or is carried on. False: no room to carry
+    /// it now, come back to the same record.
+    private func leave(_ device: Int, _ view: RecordView) -> Bool {
+        guard let slot = namespaces.slot(instance: view.descriptor.namespaceInstance) else {
+            return true
+        }
+        let fingerprint = fingerprint(instance: view.descriptor.namespaceInstance, view.key)
+        let segment = reclaimers[device].segment
+        if view.descriptor.flags.contains(.tombstone)
+            || view.descriptor.flags.contains(.supersede)
+        {
+            guard reclaimers[device].oldestValue < view.descriptor.version else { return true }
+            return carryRecord(device, fingerprint, slot, view)
+        }
+        guard let entry = index.find(fingerprint), entry.place.segment == segment,
+            entry.place.page == view.descriptor.page
+        else { return true }
+        if isPinned(fingerprint) && configuration.mode == .cache {
+            return relocate(device, fingerprint, slot, view, entry)
+        }
+        evict(fingerprint, entry)
+        return true
+    }
+
+    func evict(_ fingerprint: Fingerprint, _ entry: IndexEntry) {
+        unpublish(fingerprint)
+        removePin(fingerprint)
+        tables.forget(fingerprint)
+        statistics.evictedBlocks += 1
+        statistics.evictedBytes += UInt64(entry.length)
+        delegate?.evicted(fingerprint)
+    }
+
+    private func recordsDone(_ device: Int) {
+        // Whatever a damaged page hid is found by going through the index.
+        if segments[reclaimers[device].segment].liveBlocks > 0 {
+            reclaimers[device].sweepBucket = 0
+            reclaimers[device].phase = .sweeping
+        } else {
+            reclaimers[device].phase = .settling
+        }
+    }
+
+    private func startScan(_ device: Int) {
+        reclaimers[device].scan = SegmentScan(
+            segment: reclaimers[device].segment, endPage: segmentPages)
+        reclaimers[device].phase = .scanning
+    }
+
+    private func continueScan(_ device: Int) {
+        guard var scan = reclaimers[device].scan else { return }
+        reclaimers[device].scan = nil
+        let memory = reclaimPool.pointer(reclaimers[device].chunk)
+        let finished = scan.advance(
+            memory: memory, capacity: reclaimPool.chunkBytes, context: context(scan.segment)
+        ) { view, _ in leave(device, view) }
+        if finished {
+            recordsDone(device)
+            return
+        }
+        if let wanted = scan.wanted {
+            reclaimers[device].phase = .reading
+            issue(
+                IORequest(
+                    tag: Self.tag(.reclaimRead, Int32(device)), operation: .read,
+                    file: file(scan.segment), fileOffset: Self.offset(page: wanted.first),
+                    piece: reclaimPool.piece(
+                        reclaimers[device].chunk, length: Int(wanted.count) * Self.pageBytes)))
+        }
+        reclaimers[device].scan = scan
+    }
+
+    private func continueSweep(_ device: Int) {
+        let segment = reclaimers[device].segment
+        reclaimers[device].sweepBucket = index.sweep(
+            from: reclaimers[device].sweepBucket, buckets: 16384
+        ) { fingerprint, entry in
+            guard entry.place.segment == segment else { return false }
+            sweptOut(entry)
+            statistics.evictedBlocks += 1
+            statistics.evictedBytes += UInt64(entry.length)
+            delegate?.evicted(fingerprint)
+            return true
+        }
+        if reclaimers[device].sweepBucket >= index.bucketCount {
+            reclaimers[device].phase = .settling
+        }
+    }
+
+    /// The accounting of an entry that a sweep removes.
+    func sweptOut(_ entry: IndexEntry) {
+        segments[entry.place.segment].livePages -= accountedPages(entry)
+        segments[entry.place.segment].liveBlocks -= 1
+        statistics.liveBytes -= UInt64(entry.length)
+        namespaces.removed(entry.namespaceSlot, bytes: UInt64(entry.length))
+    }
+
+    private func settleVictim(_ device: Int) {
+        let segment = reclaimers[device].segment
+        let state = segments.pointer(segment)
+        guard reclaimers[device].pending == 0, state.pointee.readers == 0,
+            state.pointee.groupsInFlight == 0, !flushCovers(segment),
+            let generation = takeGeneration()
+        else { return }
+        reclaimers[device].scan = nil
+        if reclaimers[device].chunk < 0 {
+            reclaimers[device].chunk = reclaimPool.take()
+            guard reclaimers[device].chunk >= 0 else { return }
+        }
+        let file = state.pointee.file
+        flush.dirty.removeAll { $0 == segment }
+        state.pointee = Segment()
+        state.pointee.file = file
+        state.pointee.generation = generation
+        state.pointee.state = .reclaiming
+        var header = SegmentHeader()
+        header.store = manifest.store
+        header.device = devices[device].id
+        header.segment = segment
+        header.generation = generation
+        header.segmentBytes = manifest.segmentBytes
+        header.state = 1
+        header.versionBase = nextVersion
+        header.createdWallSeconds = clock.wallSeconds
+        let memory = reclaimPool.pointer(reclaimers[device].chunk)
+        header.encode(
+            into: UnsafeMutableRawBufferPointer(start: memory, count: Self.pageBytes),
+            secret: manifest.secret)
+        reclaimers[device].phase = .writingHeader
+        issue(
+            IORequest(
+                tag: Self.tag(.segmentHeader, Int32(device)), operation: .write,
+                file: FileID(file), fileOffset: 0,
+                piece: reclaimPool.piece(reclaimers[device].chunk, length: Self.pageBytes)))
+    }
+
+    private func flushCovers(_ segment: UInt32) -> Bool {
+        flush.isRunning && flush.running.contains(segment)
+    }
+
+    // MARK: Carrying on
+
+    private func carryRecord(
+        _ device: Int, _ fingerprint: Fingerprint, _ slot: UInt16, _ view: RecordView
+    ) -> Bool {
+        guard operations.inUse + 4 < operations.capacity else { return false }
+        let operation = operations.take(.relocate, token: UInt64(device))
+        guard operation >= 0 else { return false }
+        operations[operation].fingerprint = fingerprint
+        operations[operation].namespaceSlot = slot
+        operations[operation].phase = .waitingForRecords
+        operations.setKey(operation, view.key, parent: UnsafeRawBufferPointer(start: nil, count: 0))
+        guard
+            writeRecords(
+                owner: operation, version: view.descriptor.version,
+                supersede: view.descriptor.flags.contains(.supersede))
+        else {
+            operations.give(operation)
+            return false
+        }
+        statistics.carriedRecords += 1
+        reclaimers[device].pending += 1
+        return true
+    }
+
+    /// Both copies of a carried record have been written: it counts when flushed.
+    func carriedRecordEnded(_ operation: Int32) {
+        if operations[operation].errno != 0 {
+            // The source still has it: the victim keeps its place and is tried again later.
+            reclaimFailed(Int(operations[operation].token))
+            carryingEnded(operation)
+            return
+        }
+        waitForFlush(operation)
+    }
+
+    private func relocate(
+        _ device: Int, _ fingerprint: Fingerprint, _ slot: UInt16, _ view: RecordView,
+        _ entry: IndexEntry
+    ) -> Bool {
+        guard operations.inUse + 4 < operations.capacity else { return false }
+        let operation = operations.take(.relocate, token: UInt64(device))
+        guard operation >= 0 else { return false }
+        let bytes = Int(view.descriptor.storedPages) * Self.pageBytes
+        let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 4096)
+        piece.initialize(
+            to: Piece(
+                region: .process, offset: UInt64(UInt(bitPattern: memory)), length: UInt64(bytes)))
+        let op = operations.slots + Int(operation)
+        op.pointee.fingerprint = fingerprint
+        op.pointee.namespaceSlot = slot
+        op.pointee.reinsertion = true
+        op.pointee.entry = entry
+        op.pointee.version = view.descriptor.version
+        op.pointee.length = entry.length
+        op.pointee.shardCount = entry.shardCount
+        op.pointee.checksum = entry.checksum
+        op.pointee.expiry = entry.expiry
+        op.pointee.aligned = namespaces.aligned(slot)
+        op.pointee.storedPages = view.descriptor.storedPages
+        op.pointee.shards = entry.shardCount
+        op.pointee.rangeEnd = bytes
+        op.pointee.pagesMode = true
+        op.pointee.tableFromImage = entry.shardCount > 1
+        op.pointee.pieces = UnsafePointer(piece)
+        op.pointee.pieceCount = 1
+        operations.setKey(operation, view.key, parent: view.parent)
+        segments[entry.place.segment].readers += 1
+        reclaimers[device].pending += 1
+        startRead(operation)
+        return true
+    }
+
+    /// A pinned block has been read and checked (or not): write it into the reinserted stream.
+    func relocationRead(_ operation: Int32, hit: Bool) {
+        guard hit else {
+            carryingEnded(operation)
+            return
+        }
+        operations[operation].sourceIsImage = true
+        enqueue(operation, kind: .reinserted)
+    }
+
+    /// Moves the index to the copy just written, unless the key has moved on meanwhile.
+    func republish(_ operation: Int32) -> Bool {
+        let slot = operations.slots + Int(operation)
+        guard index.find(slot.pointee.fingerprint) == slot.pointee.entry else { return false }
+        return publish(slot.pointee.fingerprint, entry(operation))
+    }
+
+    func reinsertionEnded(_ operation: Int32, published: Bool) {
+        guard published else {
+            carryingEnded(operation)
+            return
+        }
+        statistics.reinsertedBytes += UInt64(operations[operation].length)
+        waitForFlush(operation)
+    }
+
+    func reinsertionFlushed(_ operation: Int32, failed: Bool) {
+        if failed { reclaimFailed(Int(operations[operation].token)) }
+        carryingEnded(operation)
+    }
+
+    private func carryingEnded(_ operation: Int32) {
+        let device = Int(operations[operation].token)
+        if operations[operation].reinsertion, let piece = operations[operation].pieces {
+            UnsafeMutableRawPointer(bitPattern: UInt(piece.pointee.offset))?.deallocate()
+            UnsafeMutablePointer(mutating: piece).deallocate()
+        }
+        operations.give(operation)
+        reclaimers[device].pending -= 1
+    }
+
+    /// What had to be carried on could not be: the victim may not be overwritten. It is left sealed
+    /// (and tried again), so that the tombstones in it stay on disk.
+    private func reclaimFailed(_ device: Int) {
+        let segment = reclaimers[device].segment
+        guard segments[segment].state == .reclaiming else { return }
+        reclaimers[device].failed = true
+    }
+}

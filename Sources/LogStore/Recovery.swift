@@ -1,0 +1,597 @@
+// Recovery: finds out which blocks the store has, while reads of what is found so far are served.
+// Headers and trailers first; then the newest whole checkpoint; then, for every segment that the
+// checkpoint does not cover (open at its beginning, or in another life since), the footer, or where
+// there is none the groups one by one. Of two records of a key the higher version wins; tombstones
+// and supersedes kill what is below them, in whatever order they are met.
+//
+// A value that would replace an older one without a supersede record beside it may never have been
+// flushed: such contested keys are read and checked before the older copy is given up.
+
+import BlockIO
+import SegmentFormat
+
+enum RecoveryPhase: UInt8 {
+    case headers
+    case checkpoint
+    case replay
+    case contested
+    case sealing
+}
+
+/// A key of which two values were found, and no word that the newer one was flushed.
+struct ContestedKey {
+    var older: IndexEntry
+    var newer: IndexEntry
+    var newerVersion: UInt64
+    var key: [UInt8]
+}
+
+/// One segment being replayed.
+struct ReplayWorker {
+    var busy = false
+    var segment: UInt32 = 0
+    var scan: SegmentScan?
+    /// Next footer page.
+    var page: UInt32 = 0
+    var pages: UInt32 = 0
+    var pendingIO = false
+    var errno: Int32 = 0
+    /// Stream that goes on writing into this segment, or -1.
+    var stream = -1
+}
+
+final class Recovery {
+    static let workerCount = 4
+    static let chunkBytes = 1 << 20
+
+    let startedAt: UInt64
+    var phaseStartedAt: UInt64
+    var phase = RecoveryPhase.headers
+    var started = false
+    var pendingIO = 0
+    let pool: MemoryPool?
+    let headerMemory: UnsafeMutableRawPointer
+    let headerBytes: Int
+    /// Segments with a file, in the order of their place in `headerMemory`.
+    var found: [UInt32] = []
+    var headerErrors: [Int32] = []
+    var queue: [UInt32] = []
+    var workers = [ReplayWorker](repeating: ReplayWorker(), count: Recovery.workerCount)
+    /// The highest version at which each key was killed.
+    var dead: [Fingerprint: UInt64] = [:]
+    var contested: [Fingerprint: ContestedKey] = [:]
+    var contestedQueue: [Fingerprint] = []
+    var contestedKey: Fingerprint?
+    var contestedMemory: UnsafeMutableRawPointer?
+    var contestedBytes = 0
+    var checkpoint: CheckpointLoad?
+    /// Segments whose checkpoint entries hold and that need no replay.
+    var covered: Set<UInt32> = []
+
+    init(store: LogStore, startedAt: UInt64) {
+        self.startedAt = startedAt
+        phaseStartedAt = startedAt
+        pool = try? MemoryPool(
+            chunkBytes: Self.chunkBytes, chunkCount: Self.workerCount, driver: store.driver)
+        store.segments.forEach { id in
+            if store.segments[id].file >= 0 { found.append(id) }
+        }
+        headerBytes = max(1, found.count) * 2 * FormatConstants.pageBytes
+        headerMemory = .allocate(byteCount: headerBytes, alignment: 4096)
+        headerMemory.initializeMemory(as: UInt8.self, repeating: 0, count: headerBytes)
+        headerErrors = [Int32](repeating: 0, count: 2 * found.count)
+    }
+
+    deinit {
+        headerMemory.deallocate()
+        contestedMemory?.deallocate()
+    }
+}
+
+extension LogStore {
+    private static let pageBytes = FormatConstants.pageBytes
+
+    /// Whether the index is complete.
+    package var isRecovered: Bool { recovery == nil }
+
+    func advanceRecovery() -> Bool {
+        guard let recovery else { return false }
+        switch recovery.phase {
+        case .headers:
+            if !recovery.started {
+                recovery.started = true
+                readHeaders(recovery)
+                return true
+            }
+        case .checkpoint: return advanceCheckpointLoad(recovery)
+        case .replay: return advanceReplay(recovery)
+        case .contested: return advanceContested(recovery)
+        case .sealing:
+            finishRecovery(recovery)
+            return true
+        }
+        return false
+    }
+
+    func recoveryCompleted(index: Int32, aux: UInt32, _ completion: IOCompletion) {
+        guard let recovery else { return }
+        let errno = completion.result < 0 ? Int32(truncatingIfNeeded: -completion.result) : 0
+        if errno != 0 { statistics.readErrors += 1 }
+        switch recovery.phase {
+        case .headers:
+            recovery.headerErrors[Int(aux)] = errno
+            recovery.pendingIO -= 1
+            if recovery.pendingIO == 0 { headersRead(recovery) }
+        case .checkpoint: checkpointRead(recovery, index: index, aux: aux, errno)
+        case .replay:
+            recovery.workers[Int(index)].pendingIO = false
+            recovery.workers[Int(index)].errno = errno
+            if var scan = recovery.workers[Int(index)].scan {
+                scan.arrived(errno: errno)
+                recovery.workers[Int(index)].scan = scan
+            }
+        case .contested: contestedRead(recovery, errno)
+        case .sealing: break
+        }
+    }
+
+    // MARK: Headers and trailers
+
+    private func readHeaders(_ recovery: Recovery) {
+        recovery.pendingIO = 2 * recovery.found.count
+        guard recovery.pendingIO > 0 else {
+            headersRead(recovery)
+            return
+        }
+        for (number, id) in recovery.found.enumerated() {
+            for (which, page) in [UInt32(0), segmentPages - 1].enumerated() {
+                let place = 2 * number + which
+                let address =
+                    UInt(bitPattern: recovery.headerMemory) + UInt(place * Self.pageBytes)
+                issue(
+                    IORequest(
+                        tag: Self.tag(.recovery, 0, UInt32(place)), operation: .read,
+                        file: file(id), fileOffset: Self.offset(page: page),
+                        piece: Piece(
+                            region: .process, offset: UInt64(address),
+                            length: UInt64(Self.pageBytes))))
+            }
+        }
+    }
+
+    private func headersRead(_ recovery: Recovery) {
+        for (number, id) in recovery.found.enumerated() {
+            let memory = recovery.headerMemory + 2 * number * Self.pageBytes
+            identify(
+                id, UnsafeRawBufferPointer(start: memory, count: Self.pageBytes),
+                UnsafeRawBufferPointer(start: memory + Self.pageBytes, count: Self.pageBytes))
+        }
+        let now = clock.monotonic
+        statistics.recovery.headersNanoseconds = now - recovery.phaseStartedAt
+        recovery.phaseStartedAt = now
+        recovery.phase = .checkpoint
+        recovery.started = false
+    }
+
+    /// Which life a segment is in: its header says so, or the copy of it on the last page, which a
+    /// trailer replaces when the segment is sealed.
+    private func identify(
+        _ id: UInt32, _ first: UnsafeRawBufferPointer, _ last: UnsafeRawBufferPointer
+    ) {
+        let state = segments.pointer(id)
+        let header =
+            (try? SegmentHeader.decode(
+                first, secret: manifest.secret, store: manifest.store, segment: id))
+            ?? (try? SegmentHeader.decode(
+                last, secret: manifest.secret, store: manifest.store, segment: id))
+        let generation = header?.generation ?? SegmentTrailer.peekGeneration(last)
+        guard let generation else {
+            unusable(id)
+            return
+        }
+        state.pointee.generation = generation
+        let trailer = try? SegmentTrailer.decode(
+            last, context: context(id), page: segmentPages - 1)
+        guard header != nil || trailer != nil else {
+            unusable(id)
+            return
+        }
+        nextGeneration = max(nextGeneration, generation)
+        state.pointee.state = .sealed
+        state.pointee.writtenPages = segmentPages
+        state.pointee.metaPages = 1
+        if let trailer, trailer.footerPages > 0, trailer.footerFirstPage > 0,
+            UInt64(trailer.footerFirstPage) + UInt64(trailer.footerPages) < UInt64(segmentPages)
+        {
+            state.pointee.footerFirstPage = trailer.footerFirstPage
+            state.pointee.footerPages = trailer.footerPages
+            state.pointee.minVersion = trailer.minVersion
+            state.pointee.minValueVersion = trailer.minVersion
+            state.pointee.maxVersion = trailer.maxVersion
+            state.pointee.recordCount = trailer.recordCount
+            state.pointee.metaPages += trailer.footerPages + 1
+        }
+    }
+
+    /// No header verifies: nothing in the segment can be read; it is given a new life when needed.
+    private func unusable(_ id: UInt32) {
+        statistics.recovery.damagedSegments += 1
+        segments[id].generation = 0
+        segments[id].state = .sealed
+        segments[id].writtenPages = segmentPages
+        segments[id].footerPages = 0
+    }
+
+    // MARK: Replay
+
+    /// After the checkpoint: everything that it does not cover.
+    func startReplay(_ recovery: Recovery) {
+        let now = clock.monotonic
+        statistics.recovery.checkpointNanoseconds = now - recovery.phaseStartedAt
+        recovery.phaseStartedAt = now
+        recovery.phase = .replay
+        recovery.checkpoint = nil
+        for id in recovery.found
+        where !recovery.covered.contains(id) && segments[id].generation != 0 {
+            recovery.queue.append(id)
+        }
+        // Oldest first, so that most records are met in the order of their versions.
+        recovery.queue.sort { segments[$0].generation > segments[$1].generation }
+    }
+
+    private func advanceReplay(_ recovery: Recovery) -> Bool {
+        guard let pool = recovery.pool else {
+            preconditionFailure("recovery has its memory since open")
+        }
+        var progressed = false
+        var busy = false
+        for number in recovery.workers.indices {
+            if !recovery.workers[number].busy, let next = recovery.queue.popLast() {
+                startWorker(recovery, number, next)
+                progressed = true
+            }
+            if recovery.workers[number].busy, !recovery.workers[number].pendingIO {
+                step(recovery, number, pool)
+                progressed = true
+            }
+            if recovery.workers[number].busy { busy = true }
+        }
+        if !busy && recovery.queue.isEmpty {
+            startContested(recovery)
+            return true
+        }
+        return progressed
+    }
+
+    private func startWorker(_ recovery: Recovery, _ number: Int, _ segment: UInt32) {
+        var worker = ReplayWorker()
+        worker.busy = true
+        worker.segment = segment
+        worker.page = segments[segment].footerFirstPage
+        if segments[segment].footerPages == 0 {
+            worker.scan = SegmentScan(segment: segment, endPage: segmentPages)
+            statistics.recovery.scannedSegments += 1
+        } else {
+            statistics.recovery.footerSegments += 1
+        }
+        recovery.workers[number] = worker
+    }
+
+    private func step(_ recovery: Recovery, _ number: Int, _ pool: MemoryPool) {
+        if recovery.workers[number].scan != nil {
+            stepScan(recovery, number, pool)
+        } else {
+            stepFooter(recovery, number, pool)
+        }
+    }
+
+    private func stepFooter(_ recovery: Recovery, _ number: Int, _ pool: MemoryPool) {
+        let segment = recovery.workers[number].segment
+        let end = segments[segment].footerFirstPage + segments[segment].footerPages
+        if recovery.workers[number].pages > 0 {
+            guard readFooterPages(recovery, number, pool) else {
+                // A damaged footer page costs nothing while the groups themselves can be read.
+                statistics.recovery.damagedPages += 1
+                segments[segment].footerPages = 0
+                recovery.workers[number].pages = 0
+                recovery.workers[number].scan = SegmentScan(
+                    segment: segment, endPage: segmentPages)
+                statistics.recovery.scannedSegments += 1
+                return
+            }
+            recovery.workers[number].page += recovery.workers[number].pages
+            recovery.workers[number].pages = 0
+        }
+        guard recovery.workers[number].page < end else {
+            recovery.workers[number].busy = false
+            return
+        }
+        let count = min(
+            end - recovery.workers[number].page, UInt32(Recovery.chunkBytes / Self.pageBytes))
+        recovery.workers[number].pages = count
+        recovery.workers[number].pendingIO = true
+        issue(
+            IORequest(
+                tag: Self.tag(.recovery, Int32(number)), operation: .read, file: file(segment),
+                fileOffset: Self.offset(page: recovery.workers[number].page),
+                piece: pool.piece(Int32(number), length: Int(count) * Self.pageBytes)))
+    }
+
+    private func readFooterPages(
+        _ recovery: Recovery, _ number: Int, _ pool: MemoryPool
+    ) -> Bool {
+        let worker = recovery.workers[number]
+        guard worker.errno == 0 else { return false }
+        let memory = pool.pointer(Int32(number))
+        let context = context(worker.segment)
+        for page in 0..<Int(worker.pages) {
+            let bytes = UnsafeRawBufferPointer(
+                start: memory + page * Self.pageBytes, count: Self.pageBytes)
+            guard
+                var reader = try? DescriptorPageReader(
+                    page: bytes, context: context, pageNumber: worker.page + UInt32(page))
+            else { return false }
+            while let view = reader.next() { replay(recovery, worker.segment, view) }
+        }
+        return true
+    }
+
+    private func stepScan(_ recovery: Recovery, _ number: Int, _ pool: MemoryPool) {
+        guard var scan = recovery.workers[number].scan else { return }
+        let segment = scan.segment
+        let finished = scan.advance(
+            memory: pool.pointer(Int32(number)), capacity: Recovery.chunkBytes,
+            context: context(segment)
+        ) { view, header in
+            replay(recovery, segment, view)
+            if header.descriptorIndex == 0 { segments[segment].metaPages += 0 }
+            return true
+        }
+        recovery.workers[number].scan = scan
+        if finished {
+            scanned(scan)
+            recovery.workers[number].busy = false
+            return
+        }
+        guard let wanted = scan.wanted else { return }
+        recovery.workers[number].pendingIO = true
+        issue(
+            IORequest(
+                tag: Self.tag(.recovery, Int32(number)), operation: .read, file: file(segment),
+                fileOffset: Self.offset(page: wanted.first),
+                piece: pool.piece(Int32(number), length: Int(wanted.count) * Self.pageBytes)))
+    }
+
+    /// A segment without a footer has been gone through. One in which nothing was found, and nothing
+    /// was damaged, is clean: its header is durable and nothing was written under it.
+    private func scanned(_ scan: SegmentScan) {
+        let state = segments.pointer(scan.segment)
+        statistics.recovery.damagedPages += UInt64(scan.damagedPages)
+        if scan.groupsEnd == 1 && scan.damagedPages == 0 && state.pointee.recordCount == 0 {
+            state.pointee.state = .clean
+            state.pointee.writtenPages = 0
+        }
+    }
+
+    /// One record, met in any order.
+    private func replay(_ recovery: Recovery, _ segment: UInt32, _ view: RecordView) {
+        statistics.recovery.records += 1
+        let found = view.descriptor
+        let state = segments.pointer(segment)
+        state.pointee.minVersion = min(state.pointee.minVersion, found.version)
+        state.pointee.maxVersion = max(state.pointee.maxVersion, found.version)
+        state.pointee.recordCount += 1
+        nextVersion = max(nextVersion, found.version)
+        guard let slot = namespaces.slot(instance: found.namespaceInstance) else { return }
+        let fingerprint = fingerprint(instance: found.namespaceInstance, view.key)
+        if found.flags.contains(.tombstone) || found.flags.contains(.supersede) {
+            kill(recovery, fingerprint, below: found.version)
+            return
+        }
+        state.pointee.minValueVersion = min(state.pointee.minValueVersion, found.version)
+        if let version = recovery.dead[fingerprint], found.version < version { return }
+        guard let entry = entry(of: found, segment, slot) else { return }
+        settle(recovery, fingerprint, entry, found.version, view.key)
+    }
+
+    /// What a descriptor says, if it can be true.
+    private func entry(
+        of found: Descriptor, _ segment: UInt32, _ slot: UInt16
+    ) -> IndexEntry? {
+        guard found.length > 0, UInt64(found.length) <= manifest.maxBlockBytes,
+            UInt64(found.page) + UInt64(found.storedPages) < UInt64(segmentPages)
+        else { return nil }
+        return IndexEntry(
+            place: Place(segment: segment, page: found.page), length: found.length,
+            shardCount: Int(found.shardCount) + 1, namespaceSlot: slot,
+            versionLow: UInt32(truncatingIfNeeded: found.version), checksum: found.checksum,
+            expiry: found.expiry, flags: 0)
+    }
+
+    private func kill(_ recovery: Recovery, _ fingerprint: Fingerprint, below version: UInt64) {
+        recovery.dead[fingerprint] = max(recovery.dead[fingerprint] ?? 0, version)
+        if let entry = index.find(fingerprint), fullVersion(entry) < version {
+            unpublish(fingerprint)
+        }
+        if let contested = recovery.contested[fingerprint] {
+            // Either the newer value was killed too, or it is known to have been flushed.
+            recovery.contested[fingerprint] = nil
+            if contested.newerVersion >= version {
+                place(fingerprint, contested.newer)
+            }
+        }
+    }
+
+    private func settle(
+        _ recovery: Recovery, _ fingerprint: Fingerprint, _ entry: IndexEntry,
+        _ version: UInt64, _ key: UnsafeRawBufferPointer
+    ) {
+        guard let present = index.find(fingerprint) else {
+            place(fingerprint, entry)
+            return
+        }
+        let presentVersion = fullVersion(present)
+        if presentVersion == version {
+            // The same version twice: moved by reclaim, the source not yet overwritten.
+            if present.place != entry.place,
+                segments[present.place.segment].generation
+                    < segments[entry.place.segment].generation
+            {
+                place(fingerprint, entry)
+            }
+            return
+        }
+        let flushed = recovery.dead[fingerprint].map { $0 >= max(version, presentVersion) }
+        if flushed == true {
+            if version > presentVersion { place(fingerprint, entry) }
+            return
+        }
+        contest(recovery, fingerprint, entry, version, present, presentVersion, key)
+    }
+
+    /// Keeps the two highest versions of a key until it is known that the newer one is whole.
+    private func contest(
+        _ recovery: Recovery, _ fingerprint: Fingerprint, _ entry: IndexEntry, _ version: UInt64,
+        _ present: IndexEntry, _ presentVersion: UInt64, _ key: UnsafeRawBufferPointer
+    ) {
+        if let known = recovery.contested[fingerprint] {
+            // The index holds the older of the two; a third version displaces the lowest.
+            if version > known.newerVersion {
+                place(fingerprint, known.newer)
+                recovery.contested[fingerprint] = ContestedKey(
+                    older: known.newer, newer: entry, newerVersion: version, key: known.key)
+            } else if version < known.newerVersion, version > presentVersion {
+                place(fingerprint, entry)
+                recovery.contested[fingerprint]?.older = entry
+            }
+            return
+        }
+        let newerIsFound = version > presentVersion
+        if !newerIsFound { place(fingerprint, entry) }
+        recovery.contested[fingerprint] = ContestedKey(
+            older: newerIsFound ? present : entry, newer: newerIsFound ? entry : present,
+            newerVersion: max(version, presentVersion), key: Array(key))
+    }
+
+    private func place(_ fingerprint: Fingerprint, _ entry: IndexEntry) {
+        if !publish(fingerprint, entry) { statistics.recovery.damagedPages += 1 }
+    }
+
+    // MARK: Contested keys
+
+    private func startContested(_ recovery: Recovery) {
+        statistics.recovery.replayNanoseconds = clock.monotonic - recovery.phaseStartedAt
+        recovery.contestedQueue = recovery.contested.keys.sorted {
+            ($0.hi, $0.lo) < ($1.hi, $1.lo)
+        }
+        statistics.recovery.contested = UInt64(recovery.contestedQueue.count)
+        recovery.phase = .contested
+    }
+
+    private func advanceContested(_ recovery: Recovery) -> Bool {
+        guard recovery.contestedKey == nil else { return false }
+        guard let fingerprint = recovery.contestedQueue.popLast() else {
+            recovery.phase = .sealing
+            return true
+        }
+        guard let contested = recovery.contested[fingerprint] else { return true }
+        recovery.contestedKey = fingerprint
+        let entry = contested.newer
+        // Enough for padding of aligned shards too: each adds less than a page.
+        let bytes =
+            (layout(entry).storedBytes + entry.shardCount * Self.pageBytes).roundedUpToPage
+        let most =
+            Int(segmentPages - entry.place.page) * Self.pageBytes
+        recovery.contestedBytes = min(bytes, most)
+        recovery.contestedMemory?.deallocate()
+        let memory = UnsafeMutableRawPointer.allocate(
+            byteCount: recovery.contestedBytes, alignment: 4096)
+        recovery.contestedMemory = memory
+        issue(
+            IORequest(
+                tag: Self.tag(.recovery, 0), operation: .read, file: file(entry.place.segment),
+                fileOffset: Self.offset(page: entry.place.page),
+                piece: Piece(
+                    region: .process, offset: UInt64(UInt(bitPattern: memory)),
+                    length: UInt64(recovery.contestedBytes))))
+        return true
+    }
+
+    private func contestedRead(_ recovery: Recovery, _ errno: Int32) {
+        guard let fingerprint = recovery.contestedKey,
+            let contested = recovery.contested[fingerprint],
+            let memory = recovery.contestedMemory
+        else { return }
+        recovery.contestedKey = nil
+        let whole =
+            errno == 0
+            && contested.key.withUnsafeBytes { key in
+                imageIsWhole(
+                    UnsafeRawBufferPointer(start: memory, count: recovery.contestedBytes),
+                    contested.newer, key)
+            }
+        if whole {
+            place(fingerprint, contested.newer)
+        } else {
+            statistics.recovery.contestedLost += 1
+        }
+    }
+
+    /// Whether a stored image in memory passes every check.
+    private func imageIsWhole(
+        _ image: UnsafeRawBufferPointer, _ entry: IndexEntry, _ key: UnsafeRawBufferPointer
+    ) -> Bool {
+        guard let base = image.baseAddress else { return false }
+        let identity = Checksum.identitySeed(
+            namespace: namespaces.fingerprint(entry.namespaceSlot), key: key,
+            versionLow: entry.versionLow)
+        let layout = layout(entry)
+        if !layout.hasTable {
+            let seed = Checksum.valueSeed(identity: identity, shard: 0, length: entry.length)
+            return Checksum.crc32c(
+                seed, UnsafeRawBufferPointer(start: base, count: Int(entry.length)))
+                == entry.checksum
+        }
+        guard layout.tableOffset + layout.tableBytes <= image.count else { return false }
+        let table = base + layout.tableOffset
+        guard checkTable(entry, table, identity) else { return false }
+        var offset = layout.dataOffset
+        for shard in 0..<entry.shardCount {
+            let length = Int(tableLength(table, shard))
+            guard offset + length <= image.count else { return false }
+            let seed = Checksum.valueSeed(
+                identity: identity, shard: UInt32(shard), length: UInt32(length))
+            let sum = Checksum.crc32c(
+                seed, UnsafeRawBufferPointer(start: base + offset, count: length))
+            if sum != tableSum(table, shard) { return false }
+            offset += length
+            if layout.aligned { offset = offset.roundedUpToPage }
+        }
+        return true
+    }
+
+    // MARK: The end
+
+    private func finishRecovery(_ recovery: Recovery) {
+        statistics.recovery.totalNanoseconds = clock.monotonic - recovery.startedAt
+        flush.durableVersion = nextVersion
+        for id in recovery.found {
+            let state = segments.pointer(id)
+            if state.pointee.generation == 0 { state.pointee.recordCount = 0 }
+            // What was found has survived a crash already.
+            state.pointee.flushedPages = segmentPages
+            if state.pointee.state == .clean {
+                state.pointee.flushedPages = 0
+                reclaimers[SegmentTable.device(id)].clean.append(id)
+            }
+        }
+        self.recovery = nil
+        var waiting = waitingForRecovery
+        waitingForRecovery = OperationList()
+        while true {
+            let operation = waiting.popFirst(operations)
+            if operation < 0 { break }
+            startWrite(operation)
+        }
+    }
+}

@@ -1,0 +1,60 @@
+// RequestQueue: requests that the driver had no room for, in order, and the read that may still be
+// joined with its neighbour on disk.
+
+import BlockIO
+
+final class RequestQueue {
+    private var memory: UnsafeMutablePointer<IORequest>
+    private var capacity: Int
+    private var head = 0
+    private(set) var count = 0
+
+    init(capacity: Int) {
+        self.capacity = capacity
+        memory = .allocate(capacity: capacity)
+    }
+
+    deinit { memory.deallocate() }
+
+    @inline(__always)
+    var isEmpty: Bool { count == 0 }
+
+    func append(_ request: IORequest) {
+        if count == capacity { grow() }
+        (memory + (head + count) % capacity).initialize(to: request)
+        count += 1
+    }
+
+    /// Hands over as many as the driver takes.
+    func drain(into driver: any BlockDriver) {
+        while count > 0 {
+            guard driver.prepare(memory[head]) else {
+                driver.submit()
+                return
+            }
+            head = (head + 1) % capacity
+            count -= 1
+        }
+    }
+
+    /// Rare: more requests wait than ever before.
+    private func grow() {
+        let larger = UnsafeMutablePointer<IORequest>.allocate(capacity: capacity * 2)
+        for index in 0..<count {
+            (larger + index).initialize(to: memory[(head + index) % capacity])
+        }
+        memory.deallocate()
+        memory = larger
+        capacity *= 2
+        head = 0
+    }
+}
+
+/// A read request held back for the length of one batch.
+struct JoinableRead {
+    var request: IORequest?
+    /// The last operation of the run.
+    var last: Int32 = -1
+    /// The largest run, bytes.
+    static let maximumBytes: UInt64 = 1 << 20
+}

@@ -1,0 +1,75 @@
+// WriteStream: one line of writing into one open segment at a time. Each device has a stream of
+// fresh blocks, and one of blocks rewritten by reclaim; two streams of records (tombstones and
+// supersedes) lie in two segments, on two devices where there are two.
+//
+// Invariants: pages of a segment are given to groups front to back; the footer of the open segment
+// is kept in memory and always fits behind what has been given out.
+
+import BlockIO
+import SegmentFormat
+
+package enum StreamKind: UInt8, Sendable {
+    case fresh = 0
+    case reinserted
+    case recordsA
+    case recordsB
+}
+
+struct WriteStream {
+    let kind: StreamKind
+    let device: Int
+    /// The open segment, or nil.
+    var segment: UInt32?
+    var nextPage: UInt32 = 0
+    var footerChunk: Int32 = -1
+    var footer: DescriptorPageWriter?
+    var queue = OperationList()
+    /// Groups being filled: one that gathers in its buffer, one whose images lie elsewhere.
+    var gathering: Int32 = -1
+    var direct: Int32 = -1
+    /// A sealed group that waits for a segment; nothing is sealed past it.
+    var waiting: Int32 = -1
+    var groupsInFlight = 0
+
+    init(kind: StreamKind, device: Int) {
+        self.kind = kind
+        self.device = device
+    }
+
+    var isRecords: Bool { kind == .recordsA || kind == .recordsB }
+
+    /// Pages kept for the footer of a segment, in memory.
+    static func footerPages(_ segmentPages: UInt32) -> Int { max(4, Int(segmentPages) / 32) }
+}
+
+/// One batch of blocks, written at once: descriptor pages, then values.
+struct Group {
+    /// Room in front of the values for descriptor pages.
+    static let gapPages = 32
+    static let gapBytes = gapPages * FormatConstants.pageBytes
+
+    let memory: UnsafeMutableRawPointer
+    let chunk: Int32
+    var writer: DescriptorPageWriter
+    var inUse = false
+    var stream = -1
+    var isDirect = false
+    var operations = OperationList()
+    /// Value bytes so far, a multiple of the page.
+    var valueBytes = 0
+    var pendingIO: Int32 = 0
+    var errno: Int32 = 0
+    var segment: UInt32 = 0
+    var firstPage: UInt32 = 0
+    var pages: UInt32 = 0
+    var descriptorPages = 0
+    var issued = false
+
+    init(memory: UnsafeMutableRawPointer, chunk: Int32) {
+        self.memory = memory
+        self.chunk = chunk
+        writer = DescriptorPageWriter(memory: memory, pages: Self.gapPages)
+    }
+
+    var values: UnsafeMutableRawPointer { memory + Self.gapBytes }
+}
