@@ -25,12 +25,13 @@ import Testing
         var keys = [Fingerprint](repeating: Fingerprint(hi: 0, lo: 0), count: size)
         var answers = [Bool](repeating: false, count: size)
         var batch: [UInt64] = []
+        var absentBatch: [UInt64] = []
         var singles: [UInt64] = []
         var finds: [UInt64] = []
         var wrong = 0
         let reader = index.reader
         for round in 0..<31 {
-            // Three rounds of four all present, one all absent.
+            // Of four rounds three with all keys present, one with none.
             let absent = round % 4 == 3
             for slot in 0..<size {
                 keys[slot] = keyFingerprint(random.below(entries) + (absent ? entries : 0))
@@ -41,7 +42,8 @@ import Testing
                     if let into = into.baseAddress { reader.contains(keys, now: 1, into: into) }
                 }
             }
-            batch.append(testNanoseconds() - start)
+            let took = testNanoseconds() - start
+            if absent { absentBatch.append(took) } else { batch.append(took) }
             for answer in answers where answer == absent { wrong += 1 }
             for slot in 0..<size { keys[slot] = keyFingerprint(random.below(entries)) }
             start = testNanoseconds()
@@ -54,15 +56,18 @@ import Testing
         }
         #expect(wrong == 0)
         batch.sort()
+        absentBatch.sort()
         singles.sort()
         finds.sort()
         func each(_ sorted: [UInt64]) -> Int { Int(sorted[sorted.count / 2]) / size }
         print(
             "index of \(entries): \(bytes) B an entry (\(index.mapping.pages.rawValue)),",
             "insert \(Int(insertTime)) ns, \(index.moves) moves, batch of 20,000 contains",
-            "\(Double(batch[15]) / 1e6) ms (best \(Double(batch[0]) / 1e6)),",
+            "\(Double(batch[12]) / 1e6) ms (best \(Double(batch[0]) / 1e6)),",
+            "all absent \(Double(absentBatch[3]) / 1e6) ms,",
             "single contains \(each(singles)) ns, owner's find \(each(finds)) ns")
         #if !DEBUG
+            // The best of them: others use the machine too.
             #expect(batch[0] < 2_000_000)
         #endif
     }

@@ -54,7 +54,7 @@ extension BlockIndex {
 
     /// The other bucket of the entry in a slot.
     private func otherBucket(_ address: UnsafeRawPointer, _ slot: Int, _ bucket: Int) -> Int {
-        let (first, second) = layout.buckets(IndexLayout.load(address, line: 1, slot: slot))
+        let (first, second) = layout.buckets(IndexLayout.load(address, field: 1, slot: slot))
         return first == bucket ? second : first
     }
 
@@ -89,8 +89,8 @@ extension BlockIndex {
     /// Copies an entry into an empty slot of its other bucket, then clears it where it was.
     private func move(_ source: Slot, _ target: Slot) {
         let address = layout.address(source.bucket)
-        let hi = IndexLayout.load(address, line: 0, slot: source.slot)
-        let lo = IndexLayout.load(address, line: 1, slot: source.slot)
+        let hi = IndexLayout.load(address, field: 0, slot: source.slot)
+        let lo = IndexLayout.load(address, field: 1, slot: source.slot)
         write(target, hi, lo, IndexLayout.words(address, slot: source.slot))
         clear(source)
         moves &+= 1

@@ -108,8 +108,8 @@ extension BlockIndex {
     private func sweep(_ slot: Slot, _ shouldRemove: (Fingerprint, IndexEntry) -> Bool) {
         let address = layout.address(slot.bucket)
         let fingerprint = Fingerprint(
-            hi: IndexLayout.load(address, line: 0, slot: slot.slot),
-            lo: IndexLayout.load(address, line: 1, slot: slot.slot))
+            hi: IndexLayout.load(address, field: 0, slot: slot.slot),
+            lo: IndexLayout.load(address, field: 1, slot: slot.slot))
         let entry = IndexLayout.words(address, slot: slot.slot).entry
         if shouldRemove(fingerprint, entry) {
             clear(slot)
@@ -158,9 +158,9 @@ extension BlockIndex {
     @inline(__always)
     private func copy(_ slot: Slot, _ record: UnsafeMutableRawPointer) {
         let address = layout.address(slot.bucket)
-        for line in 0..<5 {
-            let word = IndexLayout.load(address, line: line, slot: slot.slot)
-            record.storeBytes(of: word.littleEndian, toByteOffset: line * 8, as: UInt64.self)
+        for field in 0..<5 {
+            let word = IndexLayout.load(address, field: field, slot: slot.slot)
+            record.storeBytes(of: word.littleEndian, toByteOffset: field * 8, as: UInt64.self)
         }
     }
 

@@ -138,7 +138,7 @@ package final class BlockIndex {
     package func setFlags(_ fingerprint: Fingerprint, _ flags: UInt8) -> Bool {
         precondition(flags < 32, "flags have 5 bits")
         guard let slot = locate(fingerprint) else { return false }
-        let word = IndexLayout.word(layout.address(slot.bucket), line: 3, slot: slot.slot)
+        let word = IndexLayout.word(layout.address(slot.bucket), field: 3, slot: slot.slot)
         let others = word.pointee.load(ordering: .relaxed) & ~IndexWords.flagsMask
         word.pointee.store(others | UInt64(flags), ordering: .relaxed)
         return true
@@ -151,7 +151,7 @@ package final class BlockIndex {
             guard IndexLayout.slots(address, having: 0) != 0xFF else { continue }
             let sequence = beginChange(bucket)
             for slot in 0..<IndexLayout.slots {
-                IndexLayout.word(address, line: 0, slot: slot).pointee.store(0, ordering: .relaxed)
+                IndexLayout.word(address, field: 0, slot: slot).pointee.store(0, ordering: .relaxed)
             }
             endChange(bucket, sequence)
         }
@@ -179,7 +179,7 @@ package final class BlockIndex {
         var matches = IndexLayout.slots(address, having: hi)
         while matches != 0 {
             let slot = matches.trailingZeroBitCount
-            if IndexLayout.load(address, line: 1, slot: slot) == lo {
+            if IndexLayout.load(address, field: 1, slot: slot) == lo {
                 return Slot(bucket: bucket, slot: slot)
             }
             matches &= matches &- 1
@@ -208,8 +208,8 @@ package final class BlockIndex {
         let address = layout.address(slot.bucket)
         let sequence = beginChange(slot.bucket)
         store(address, slot.slot, words)
-        IndexLayout.word(address, line: 1, slot: slot.slot).pointee.store(lo, ordering: .relaxed)
-        IndexLayout.word(address, line: 0, slot: slot.slot).pointee.store(hi, ordering: .relaxed)
+        IndexLayout.word(address, field: 1, slot: slot.slot).pointee.store(lo, ordering: .relaxed)
+        IndexLayout.word(address, field: 0, slot: slot.slot).pointee.store(hi, ordering: .relaxed)
         endChange(slot.bucket, sequence)
     }
 
@@ -222,8 +222,8 @@ package final class BlockIndex {
 
     @inline(__always)
     private func store(_ address: UnsafeRawPointer, _ slot: Int, _ words: IndexWords) {
-        @inline(__always) func word(_ line: Int) -> IndexLayout.Word {
-            IndexLayout.word(address, line: line, slot: slot)
+        @inline(__always) func word(_ field: Int) -> IndexLayout.Word {
+            IndexLayout.word(address, field: field, slot: slot)
         }
         word(2).pointee.store(words.word2, ordering: .relaxed)
         word(3).pointee.store(words.word3, ordering: .relaxed)
@@ -233,7 +233,7 @@ package final class BlockIndex {
     @inline(__always)
     func clear(_ slot: Slot) {
         let sequence = beginChange(slot.bucket)
-        IndexLayout.word(layout.address(slot.bucket), line: 0, slot: slot.slot).pointee
+        IndexLayout.word(layout.address(slot.bucket), field: 0, slot: slot.slot).pointee
             .store(0, ordering: .relaxed)
         endChange(slot.bucket, sequence)
     }

@@ -4,8 +4,9 @@
 //   0      header words: magic, geometry, bucket count, capacity; 64: live count
 //   4096   store words: 512 words for the store's own use
 //   8192   4096 sequence locks of 32 bits; that of a bucket is number (bucket mod 4096)
-//   24576  buckets of 320 bytes: 5 lines of 8 words; slot i is word i of each line. Lines:
-//          fingerprint hi (0: empty slot), fingerprint lo, word2, word3, word4
+//   24576  buckets of 320 bytes. 0: the fingerprint hi of slots 0 to 7 (0: empty slot), one cache
+//          line. 64 + 32 i: fingerprint lo, word2, word3, word4 of slot i. So a lookup reads the
+//          first line of one or two buckets, and one more line for a hit.
 //
 // Invariants. One writer. A key lies in one of two buckets given by its fingerprint's lo. Every
 // change that can make a reader see a mixture happens between an odd and the next even value of the
@@ -20,7 +21,6 @@ struct IndexLayout {
     /// Version 1, 8 slots, 320 bytes, 4096 locks.
     static let geometry: UInt64 = 1 << 48 | 8 << 32 | 320 << 16 | 4096
     static let slots = 8
-    static let lineBytes = 64
     static let bucketBytes = 320
     static let lockCount: UInt64 = 4096
     static let storeWordCount = 512
@@ -112,21 +112,23 @@ struct IndexLayout {
             .assumingMemoryBound(to: Atomic<UInt32>.self)
     }
 
+    /// Fields: 0 fingerprint hi, 1 fingerprint lo, 2 to 4 the entry's words.
     @inline(__always)
-    static func word(_ bucket: UnsafeRawPointer, line: Int, slot: Int) -> Word {
-        (bucket + (line &* lineBytes &+ slot &* 8)).assumingMemoryBound(to: Atomic<UInt64>.self)
+    static func word(_ bucket: UnsafeRawPointer, field: Int, slot: Int) -> Word {
+        let offset = field == 0 ? slot &* 8 : 56 &+ slot &* 32 &+ field &* 8
+        return (bucket + offset).assumingMemoryBound(to: Atomic<UInt64>.self)
     }
 
     @inline(__always)
-    static func load(_ bucket: UnsafeRawPointer, line: Int, slot: Int) -> UInt64 {
-        word(bucket, line: line, slot: slot).pointee.load(ordering: .relaxed)
+    static func load(_ bucket: UnsafeRawPointer, field: Int, slot: Int) -> UInt64 {
+        word(bucket, field: field, slot: slot).pointee.load(ordering: .relaxed)
     }
 
     /// The slots (a bit each) of a bucket whose fingerprint hi is `hi`; 0 asks for the empty ones.
     @inline(__always)
     static func slots(_ bucket: UnsafeRawPointer, having hi: UInt64) -> UInt32 {
         @inline(__always) func bit(_ slot: Int) -> UInt32 {
-            load(bucket, line: 0, slot: slot) == hi ? 1 << UInt32(slot) : 0
+            load(bucket, field: 0, slot: slot) == hi ? 1 << UInt32(slot) : 0
         }
         return bit(0) | bit(1) | bit(2) | bit(3) | bit(4) | bit(5) | bit(6) | bit(7)
     }
@@ -134,15 +136,15 @@ struct IndexLayout {
     @inline(__always)
     static func words(_ bucket: UnsafeRawPointer, slot: Int) -> IndexWords {
         IndexWords(
-            load(bucket, line: 2, slot: slot), load(bucket, line: 3, slot: slot),
-            load(bucket, line: 4, slot: slot))
+            load(bucket, field: 2, slot: slot), load(bucket, field: 3, slot: slot),
+            load(bucket, field: 4, slot: slot))
     }
 
     /// Brings the line that both kinds of lookup read first nearer. A plain load whose result
     /// nobody awaits: out of order execution overlaps a run of them, and it needs no C helper.
     @inline(__always)
     func touch(_ bucket: Int) {
-        _ = Self.load(address(bucket), line: 0, slot: 0)
+        _ = Self.load(address(bucket), field: 0, slot: 0)
     }
 
     @inline(__always)

@@ -143,14 +143,28 @@ package struct IndexReader: @unchecked Sendable {
         var candidate = Candidate(
             bucket: bucketA, lock: lockA, sequence: sequenceA, slot8: 0, kind: .moved)
         if (sequenceA | sequenceB) & 1 != 0 { return candidate }
-        if let slot = match(bucketA, hi, fingerprint.lo, whole) {
-            candidate.slot8 = slot
-            candidate.kind = .found
-            return candidate
-        }
-        if let slot = match(bucketB, hi, fingerprint.lo, whole) {
-            return Candidate(
-                bucket: bucketB, lock: lockB, sequence: sequenceB, slot8: slot, kind: .found)
+        if whole {
+            // One after the other: the core runs ahead on its guess that the first one has it.
+            if let slot = match(bucketA, hi, fingerprint.lo) {
+                candidate.slot8 = slot
+                candidate.kind = .found
+                return candidate
+            }
+            if let slot = match(bucketB, hi, fingerprint.lo) {
+                return Candidate(
+                    bucket: bucketB, lock: lockB, sequence: sequenceB, slot8: slot, kind: .found)
+            }
+        } else {
+            // Both are near: which of them has it, a coin toss, is better not a branch.
+            let inA = IndexLayout.slots(bucketA, having: hi)
+            let matches = inA | IndexLayout.slots(bucketB, having: hi) << 8
+            if matches != 0 {
+                return Candidate(
+                    bucket: inA != 0 ? bucketA : bucketB, lock: inA != 0 ? lockA : lockB,
+                    sequence: inA != 0 ? sequenceA : sequenceB,
+                    slot8: UInt8(truncatingIfNeeded: matches.trailingZeroBitCount & 7),
+                    kind: .found)
+            }
         }
         // Absent only if neither bucket moved since before the first look.
         atomicMemoryFence(ordering: .acquiring)
@@ -163,13 +177,11 @@ package struct IndexReader: @unchecked Sendable {
     }
 
     @inline(__always)
-    private func match(
-        _ bucket: UnsafeRawPointer, _ hi: UInt64, _ lo: UInt64, _ whole: Bool
-    ) -> UInt8? {
+    private func match(_ bucket: UnsafeRawPointer, _ hi: UInt64, _ lo: UInt64) -> UInt8? {
         var matches = IndexLayout.slots(bucket, having: hi)
         while matches != 0 {
             let slot = matches.trailingZeroBitCount
-            if !whole || IndexLayout.load(bucket, line: 1, slot: slot) == lo {
+            if IndexLayout.load(bucket, field: 1, slot: slot) == lo {
                 return UInt8(truncatingIfNeeded: slot)
             }
             matches &= matches &- 1
@@ -186,7 +198,7 @@ package struct IndexReader: @unchecked Sendable {
             case .absent: return false
             case .moved: continue
             case .found:
-                let word3 = IndexLayout.load(candidate.bucket, line: 3, slot: candidate.slot)
+                let word3 = IndexLayout.load(candidate.bucket, field: 3, slot: candidate.slot)
                 guard candidate.isStill else { continue }
                 let expiry = IndexWords.expiry(word3)
                 return expiry == 0 || expiry > now
@@ -195,8 +207,8 @@ package struct IndexReader: @unchecked Sendable {
         return false
     }
 
-    /// Three passes over a group, so that each pass's cache misses overlap: first lines of both
-    /// buckets; match there, and touch what a match needs next; read it and answer.
+    /// Four passes over a group, so that cache misses overlap: touch the first lines of both
+    /// buckets; match there; touch what a match needs next; read it and answer.
     @inline(__always)
     private func containsGroup(
         _ keys: UnsafePointer<Fingerprint>, _ count: Int, _ now: UInt32,
@@ -209,18 +221,21 @@ package struct IndexReader: @unchecked Sendable {
             layout.touch(second)
         }
         for index in 0..<count {
-            let candidate = locate(keys[index], whole: false)
-            if candidate.kind == .found {
-                _ = IndexLayout.load(candidate.bucket, line: 1, slot: candidate.slot)
-                _ = IndexLayout.load(candidate.bucket, line: 3, slot: candidate.slot)
-            }
-            held.advanced(by: index).initialize(to: candidate)
+            held.advanced(by: index).initialize(to: locate(keys[index], whole: false))
+        }
+        // A pass of its own, and a short one: loads that wait hold up all that comes after them in
+        // the core's window, so the window should hold little else.
+        for index in 0..<count {
+            let candidate = held[index]
+            let offset = candidate.kind == .found ? 64 &+ candidate.slot &* 32 : 0
+            _ = (candidate.bucket + offset).assumingMemoryBound(to: Atomic<UInt64>.self)
+                .pointee.load(ordering: .relaxed)
         }
         for index in 0..<count {
             let candidate = held[index]
             if candidate.kind == .found {
-                let lo = IndexLayout.load(candidate.bucket, line: 1, slot: candidate.slot)
-                let word3 = IndexLayout.load(candidate.bucket, line: 3, slot: candidate.slot)
+                let lo = IndexLayout.load(candidate.bucket, field: 1, slot: candidate.slot)
+                let word3 = IndexLayout.load(candidate.bucket, field: 3, slot: candidate.slot)
                 if candidate.isStill, lo == keys[index].lo {
                     let expiry = IndexWords.expiry(word3)
                     into[index] = expiry == 0 || expiry > now
