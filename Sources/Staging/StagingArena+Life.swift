@@ -30,7 +30,8 @@ extension StagingArena {
         policy.inserted(slot.index, bytes: bytes)
     }
 
-    /// The resident is on disk now. No effect on one that is clean or was removed meanwhile.
+    /// The resident is on disk now. No effect on one that is clean or was removed meanwhile. Who
+    /// writes a resident out pins it until then: without, the slot could be another's by now.
     package func markClean(_ slot: ResidentSlot) {
         guard state(slot) == .dirty else { return }
         let bytes = Int(table.plainInfo(slot.index).storedBytes)

@@ -69,6 +69,7 @@ package final class StagingArena {
     var counts = StagingStatistics()
 
     /// Makes an arena of `slabCount` slabs for at most `residentCapacity` blocks and registers it.
+    /// The policy is new and this arena's alone.
     package init(
         slabBytes: Int = 64 << 10, slabCount: Int, residentCapacity: Int,
         policy: any ReplacementPolicy, regions: RegionTable

@@ -14,7 +14,6 @@ struct ArenaModel {
         var bytes: Int
         var state: ResidentState
         var pins = 0
-        var replaced: Int32?
     }
     let slabCount: Int
     let capacity: Int
@@ -91,22 +90,8 @@ struct ArenaModel {
             let slot = slots.isEmpty ? -1 : slots[random.below(slots.count)]
             switch random.below(14) {
             case 0...4:
-                let number = random.below(60)
-                let bytes =
-                    random.below(200) == 0 ? 49 * 4096 : 8 * (1 + random.below(8 * 512))
-                let predicted = model.reserve(number, bytes: bytes)
                 version += 1
-                switch arena.reserve(key(number), info: info(version, bytes: bytes)) {
-                case .slot(let new):
-                    #expect(predicted == .slot, "step \(step)")
-                    #expect(model.entries[new.index] == nil)
-                    model.entries[new.index] = .init(
-                        key: number, version: version, bytes: bytes, state: .filling)
-                    fill(arena, new)
-                case .filling(let other): #expect(predicted == .filling(other.index))
-                case .full: #expect(predicted == .full, "step \(step)")
-                case .tooLarge: #expect(predicted == .tooLarge)
-                }
+                reserve(arena, &model, &random, version, step)
             case 5...7 where slot >= 0 && model.entries[slot]?.state == .filling:
                 let dirty = random.below(3) == 0
                 arena.publish(ResidentSlot(slot), dirty: dirty)
@@ -138,6 +123,26 @@ struct ArenaModel {
             compare(arena, model, step)
         }
         #expect(model.evictions > 100, "the run must have evicted")
+    }
+
+    private func reserve(
+        _ arena: StagingArena, _ model: inout ArenaModel, _ random: inout Random,
+        _ version: UInt64, _ step: Int
+    ) {
+        let number = random.below(60)
+        let bytes = random.below(200) == 0 ? 49 * 4096 : 8 * (1 + random.below(8 * 512))
+        let predicted = model.reserve(number, bytes: bytes)
+        switch arena.reserve(key(number), info: info(version, bytes: bytes)) {
+        case .slot(let new):
+            #expect(predicted == .slot, "step \(step)")
+            #expect(model.entries[new.index] == nil)
+            model.entries[new.index] = .init(
+                key: number, version: version, bytes: bytes, state: .filling)
+            fill(arena, new)
+        case .filling(let other): #expect(predicted == .filling(other.index))
+        case .full: #expect(predicted == .full, "step \(step)")
+        case .tooLarge: #expect(predicted == .tooLarge)
+        }
     }
 
     private func move(_ order: inout [Int32], _ slot: Int32, cold: Bool) {
