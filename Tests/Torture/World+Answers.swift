@@ -471,7 +471,7 @@ extension World: StoreSink {
 
     private func note(_ client: Client, _ answer: StoreAnswer) {
         if verbose {
-            print("  \(clock.monotonic) \(describe(client, answer))")
+            say("  \(clock.monotonic) \(describe(client, answer))")
         }
         guard journal != nil else { return }
         journal?.append(UInt64(answer.status.rawValue) << 32 | UInt64(client.operation.kind.rawValue))
