@@ -95,7 +95,10 @@ extension LogStore {
         flush.barrier = completedVersion
         flush.covered.append(all: &flush.waiting, operations)
         flush.failedDevices = 0
-        swap(&flush.running, &flush.dirty)
+        // Not swap(): two accesses to `flush` at once are an exclusivity violation.
+        let emptied = flush.running
+        flush.running = flush.dirty
+        flush.dirty = emptied
         flush.dirty.removeAll(keepingCapacity: true)
         var callers: [FlushCaller] = []
         for caller in flush.callers {
