@@ -54,7 +54,7 @@ let package = Package(
             name: "SimulatedDiskTests", dependencies: ["SimulatedDisk", "BlockIO"],
             swiftSettings: strict),
         .testTarget(
-            name: "LogStoreTests", dependencies: ["LogStore", "SimulatedDisk"],
+            name: "LogStoreTests", dependencies: ["LogStore", "Staging", "SimulatedDisk"],
             swiftSettings: strict),
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(
