@@ -175,6 +175,9 @@ package protocol BlockDriver: AnyObject {
     /// back to unregistered transfers and is reported in `statistics.grants`. Region already added.
     func register(_ region: RegionID)
     func unregister(_ region: RegionID)
+    /// Tells the device how long the file's data will live (Linux's F_SET_RW_HINT: 0 unknown,
+    /// 1 none, 2 short ... 5 extreme). Advice only; a refusal is not an error.
+    func setWriteHint(_ file: FileID, _ hint: Int32)
 
     // MARK: Requests
 
@@ -193,4 +196,8 @@ package protocol BlockDriver: AnyObject {
     func wake()
     /// Releases everything; nothing is in flight.
     func shutdown()
+}
+
+extension BlockDriver {
+    package func setWriteHint(_ file: FileID, _ hint: Int32) {}
 }

@@ -38,9 +38,10 @@ package struct Piece: Equatable, Sendable {
 /// Copies between a device region and host memory, as the region's owner supplies them (such as a
 /// driver API's memcpy). Returns 0 or an errno. Called on the store's owner thread only.
 package struct DeviceCopy: Sendable {
-    package typealias Function = @convention(c) @Sendable (
-        _ context: UInt, _ deviceOffset: UInt64, _ host: UnsafeMutableRawPointer, _ length: Int
-    ) -> Int32
+    package typealias Function =
+        @convention(c) @Sendable (
+            _ context: UInt, _ deviceOffset: UInt64, _ host: UnsafeMutableRawPointer, _ length: Int
+        ) -> Int32
     package var context: UInt
     package var toDevice: Function
     package var fromDevice: Function
@@ -124,7 +125,9 @@ package final class RegionTable {
     /// The piece's address, or nil for device memory, which the CPU must not touch.
     @inline(__always)
     package func pointer(_ piece: Piece) -> UnsafeMutableRawPointer? {
-        if piece.region == .process { return UnsafeMutableRawPointer(bitPattern: UInt(piece.offset)) }
+        if piece.region == .process {
+            return UnsafeMutableRawPointer(bitPattern: UInt(piece.offset))
+        }
         guard let base = entries[Int(piece.region.raw)]?.base else { return nil }
         return base + Int(piece.offset)
     }

@@ -3,6 +3,7 @@
 #define HEARTH_CPLATFORM_H
 #include <features.h>
 #include <stddef.h>
+#include <stdint.h>
 
 /// memfd_create, close-on-exec off so that a child can inherit it; `huge` asks for MFD_HUGETLB.
 int hearth_memfd(const char *name, int huge);
@@ -10,5 +11,36 @@ int hearth_memfd(const char *name, int huge);
 /// 0 when the kernel backs shared memory with huge pages on MADV_HUGEPAGE ("advise", "always" or
 /// "within_size" in shmem_enabled) and took the advice; -1 otherwise.
 int hearth_madvise_huge(void *address, size_t length);
+
+/// Opens a directory, close-on-exec. A descriptor, or -1 with errno.
+int hearth_open_directory(int directory, const char *path);
+
+/// Opens a file read-write, close-on-exec, links not followed, mode 0600. `how`: 0 existing,
+/// 1 create, 2 create exclusively. `direct` asks for O_DIRECT. A descriptor, or -1 with errno.
+int hearth_open_file(int directory, const char *name, int how, int direct);
+
+/// What the file says of direct I/O (STATX_DIOALIGN): 1 and both alignments in bytes, 0 when it
+/// refuses direct I/O, -1 when it (or the kernel) does not tell.
+int hearth_direct_alignment(int fd, uint32_t *memory, uint32_t *offset);
+
+/// 1 when the file lives in memory (tmpfs, ramfs, hugetlbfs), where direct I/O means nothing.
+int hearth_in_memory(int fd);
+
+/// Takes an exclusive lock that belongs to the open file description (OFD, else flock), without
+/// waiting. 0, or -1 with errno EAGAIN when another open has it.
+int hearth_lock_file(int fd);
+
+/// A counter for waking, close-on-exec; `nonblocking` as asked.
+int hearth_eventfd(int nonblocking);
+
+/// Allocates the range, or punches a hole in it and keeps the size. 0, or -1 with errno.
+int hearth_fallocate(int fd, int punch, int64_t offset, int64_t length);
+
+/// Tells the kernel how long the file's data will live (F_SET_RW_HINT; 0 not set ... 5 extreme).
+int hearth_write_hint(int fd, int hint);
+
+/// The entry names of an open directory, each NUL-terminated, one after the other: bytes needed,
+/// of which at most `capacity` were written, or -1 with errno.
+int64_t hearth_list(int directory, char *names, int64_t capacity);
 
 #endif
