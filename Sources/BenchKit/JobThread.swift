@@ -139,18 +139,13 @@ package final class JobThread {
         let end = options.runtime == 0 ? UInt64.max : begin + options.rampTime + options.runtime
         loop(engine, rampEnd: begin + options.rampTime, end: end) { [self] in plan.next() }
         let finished = monotonicNanoseconds()
-        close(&result.read, at: finished)
-        close(&result.write, at: finished)
+        let measured = max(1, finished - result.started)
+        if result.read.operations + result.read.misses > 0 { result.read.runtime = measured }
+        if result.write.operations > 0 { result.write.runtime = measured }
         if options.endSync, options.pattern.writes { sync(engine) }
         result.runtime = max(1, monotonicNanoseconds() - result.started)
         if options.verify, options.verifyAfterWrite, !options.pattern.reads { readBack(engine) }
         result.use = ResourceUse.now(thread: true) - baseline
-    }
-
-    private func close(_ direction: inout DirectionResult, at now: UInt64) {
-        if direction.operations + direction.misses > 0 {
-            direction.runtime = max(1, now - result.started)
-        }
     }
 
     private func beginMeasuring(_ now: UInt64) {
@@ -335,7 +330,9 @@ package final class JobThread {
             ? revisionBase + UInt64(issuedRevisions[Int(slot.key)]) : UInt64.max
         if wrong == nil, revision >= slot.floor, revision <= newest { return }
         result.verifyErrors += 1
-        let place = wrong.map { "byte \($0) is wrong" } ?? "revision \(revision) is not current"
+        let place =
+            wrong.map { "byte \($0) is wrong (or was written without --verify)" }
+            ?? "revision \(revision) is not current"
         result.fail(EILSEQ, "verify: block \(slot.key) of job \(job): \(place)")
         if !issuedRevisions.isEmpty || options.engine != .kv {
             board.stop.store(true, ordering: .relaxed)
