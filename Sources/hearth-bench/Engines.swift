@@ -8,3 +8,7 @@ func makeTarget(_ options: JobOptions) throws(BenchError) -> any BenchTarget {
     case .kv: throw BenchError("the store is not linked into this build; use --ioengine=io_uring")
     }
 }
+
+func openReplayStore(_ plan: ReplayStorePlan) throws(BenchError) -> any ReplayStore {
+    throw BenchError("the store is not linked into this build")
+}
