@@ -60,6 +60,16 @@ package enum Output {
             writeAll(STDOUT_FILENO, text)
             return
         }
+        var information = stat()
+        if stat(path, &information) == 0, information.st_mode & S_IFMT != S_IFREG {
+            // A device or pipe is written to, never replaced by a file.
+            let descriptor = open(path, O_WRONLY | O_CLOEXEC)
+            guard descriptor >= 0, writeAll(descriptor, text) else {
+                throw BenchError("--output=\(path): \(errorText(errno))", code: errno)
+            }
+            close(descriptor)
+            return
+        }
         let temporary = "\(path).\(getpid()).tmp"
         let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else {

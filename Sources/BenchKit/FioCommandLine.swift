@@ -19,7 +19,9 @@ package struct FioCommandLine {
     private typealias Setter = (inout JobOptions, String?) throws(OptionProblem) -> Void
 
     /// Every option that is acted on.
-    package static var names: [String] { table.map(\.name) + ["readonly", "help", "version"] }
+    package static var names: [String] {
+        table.map(\.name) + ["readwrite", "blocksize", "readonly", "help", "version"]
+    }
 
     package init(_ words: [String]) throws(UsageError) {
         var words = words[...]

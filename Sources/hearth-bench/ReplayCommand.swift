@@ -90,7 +90,12 @@ struct ReplayCommand: ParsableCommand {
             try ReplayConfiguration.checkNames(words, known: names)
             let settings: ReplayConfiguration
             do {
-                guard let command = try parseAsRoot(words) as? ReplayCommand else { return 0 }
+                var parsed = try parseAsRoot(words)
+                guard let command = parsed as? ReplayCommand else {
+                    // The help command, which leaves by an error.
+                    try parsed.run()
+                    return 0
+                }
                 settings = try command.settings()
             } catch let usage as UsageError {
                 throw usage
