@@ -52,7 +52,7 @@ final class MemoryTarget: BenchTarget {
         var failing: Set<UInt64> = []
         var resets = 0
         var closes = 0
-        var fresh: UInt64 = 0
+        var absent: Set<UInt64> = []
     }
     let state = Mutex(State())
     let leases: Bool
@@ -85,7 +85,7 @@ final class MemoryTarget: BenchTarget {
         return units
     }
 
-    func firstFreshKey(job: Int) -> UInt64 { state.withLock { $0.fresh } }
+    func firstFreshKey(job: Int) -> UInt64 { 0 }
     func makeEngine(
         job: Int, arena: UnsafeMutableRawBufferPointer
     ) throws(BenchError) -> any BenchEngine {
@@ -132,7 +132,7 @@ final class MemoryEngine: BenchEngine {
         }
         let found = target.state.withLock { state -> [UInt8]? in
             state.reads.append(operation.key)
-            var value = state.values[name]
+            var value = state.absent.contains(operation.key) ? nil : state.values[name]
             if state.damaged.contains(operation.key) { value?[100] ^= 1 }
             return value
         }
@@ -241,13 +241,12 @@ final class MemoryEngine: BenchEngine {
 
     @Test func missesAreNotBandwidth() throws {
         let target = MemoryTarget()
-        // The first fresh key is beyond what was laid out: those between are absent.
-        target.state.withLock { $0.fresh = 1000 }
-        let report = try run(
-            ["--rw=randrw", "--size=400k", "--bs=4k", "--time_based", "--runtime=100ms"], target)
+        target.state.withLock { $0.absent = [1, 5, 9] }
+        let report = try run(["--rw=randread", "--size=400k", "--bs=4k", "--verify=1"], target)
         let read = report.results[0].read
-        #expect(read.operations > 0 && read.bytes == read.operations * 4096)
-        #expect(report.results[0].kv != nil)
+        #expect(read.operations == 97 && read.misses == 3 && read.bytes == 97 * 4096)
+        #expect(read.histogram.total == 97 && !report.failed)
+        #expect(FioReport.json(report).description.contains("\"cachehit\" : 97.000000"))
     }
 
     @Test func writesFreshKeysAndReadsBack() throws {

@@ -63,7 +63,7 @@ import Testing
         #expect(job.durability == .durable && job.groupReporting && job.rampTime == 2_000_000_000)
         #expect(job.randomSeed == 7 && job.endSync && job.progress == .never)
         #expect(line.warnings.isEmpty)
-        #expect(job.given.first?.name == "name" && job.given.count == 24)
+        #expect(job.given.first?.name == "name" && job.given.count == 23)
         #expect(job.given.contains { $0.name == "time_based" && $0.value == "1" })
     }
 
