@@ -105,5 +105,8 @@ package struct JobOptions: Equatable, Sendable {
 
     /// What payloads are derived from beside key and revision: the name alone, so that a later run
     /// of the same name can check what an earlier one stored.
-    package func namespace(job: Int) -> UInt64 { stableHash("\(name).\(job)") }
+    package func namespace(job: Int) -> UInt64 {
+        // Jobs that share one file share its contents.
+        stableHash("\(name).\(filename.isEmpty ? job : 0)")
+    }
 }

@@ -23,6 +23,10 @@ package struct ReplayReport: Sendable {
     package static let tailNote =
         "partial tails are treated as full blocks: every block of a request counts and is stored"
 
+    private static let joinNote =
+        "the last blocks of a request may join fewer, and count as a full block"
+    private var note: String { Self.tailNote + (join > 1 ? "; " + Self.joinNote : "") }
+
     /// Device bytes over value bytes; 0 where nothing was put.
     package var writeAmplification: Double {
         counters.writtenBytes == 0
@@ -69,7 +73,7 @@ package struct ReplayReport: Sendable {
                     ("requests", .unsigned(summary.requests)),
                     ("block_accesses", .unsigned(summary.accesses)),
                     ("unique_blocks", .unsigned(summary.unique)),
-                    ("ceiling", .number(summary.ceiling)), ("note", .text(Self.tailNote)),
+                    ("ceiling", .number(summary.ceiling)), ("note", .text(note)),
                 ])
             ),
             (
@@ -101,7 +105,7 @@ package struct ReplayReport: Sendable {
         if join > 1 {
             out +=
                 "  join         : \(join) blocks of the trace make one; "
-                + "the last of a request may join fewer\n"
+                + "\(Self.joinNote)\n"
         }
         out +=
             "  store        : \(plan.directory), capacity \(bytes(plan.capacity)) of values, "

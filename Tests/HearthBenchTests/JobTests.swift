@@ -307,6 +307,12 @@ final class MemoryEngine: BenchEngine {
             let read = try run(common + ["--rw=randread"], RawTarget())
             #expect(!read.failed && read.results.allSatisfy { $0.read.operations == 128 })
         }
+        let shared = try run(
+            [
+                "--directory=\(scratch.path)", "--filename=shared", "--size=1m", "--bs=16k",
+                "--ioengine=psync", "--rw=read", "--verify=1", "--numjobs=2",
+            ], RawTarget())
+        #expect(!shared.failed && shared.results.allSatisfy { $0.read.operations == 64 })
         // Laid out where absent; and damage is found.
         let one = [
             "--name=one", "--directory=\(scratch.path)", "--size=1m", "--bs=64k", "--rw=read",
