@@ -23,7 +23,10 @@ enum RevisionState: UInt8 {
 }
 
 struct Revision {
+    /// Of the bytes: every revision has its own.
     var seed: UInt64
+    /// Of the shard lengths: revisions of one shape share it.
+    var shape: UInt64
     var length: UInt32
     var shardCount: Int
     var state = RevisionState.inFlight
@@ -35,7 +38,7 @@ struct Revision {
     var expires: (low: UInt32, high: UInt32) = (0, 0)
 
     func shardLengths(_ into: UnsafeMutablePointer<UInt32>) {
-        Payload.shardLengths(seed, length: Int(length), count: shardCount, into: into)
+        Payload.shardLengths(shape, length: Int(length), count: shardCount, into: into)
     }
 }
 

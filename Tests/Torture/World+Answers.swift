@@ -21,7 +21,8 @@ extension World: StoreSink {
         note(client, answer)
         tally.add("answer \(client.operation.kind) \(answer.status)")
         if !client.guardsHold && !answer.memoryInUse { fail("bytes around the asked ones written: \(describe(client, answer))") }
-        if answer.memoryInUse && client.operation.kind != .get {
+        let reads = client.operation.kind == .get || client.operation.kind == .put
+        if answer.memoryInUse && !reads {
             fail("memory in use after a \(client.operation.kind): \(describe(client, answer))")
         }
         if (answer.status == .cancelled) && !client.cancelled {
@@ -213,7 +214,9 @@ extension World: StoreSink {
     private func matches(_ client: Client, _ answer: StoreAnswer, _ revision: Revision) -> Bool {
         let range = askedRange(client, revision)
         if range.upperBound > Int(revision.length) { return false }
-        if answer.lease >= 0 { return true }  // looked at with the lease
+        if answer.lease >= 0 {
+            return isLeased(client, answer.lease, at: answer.leaseOffset, revision)
+        }
         guard Int(answer.delivered) == range.count, range.count <= client.room else { return false }
         return Payload.matches(
             revision.seed, from: range.lowerBound, range.count,
@@ -323,7 +326,10 @@ extension World: StoreSink {
         }
         let newest = answer.version >= key.floor
         key.floor = max(key.floor, answer.version)
-        let safe = key.deletesInFlight == 0 && !expiring && newest
+        let mayExpire = key.revisions.contains {
+            ($0.state == .inFlight || $0.state == .maybe) && $0.expires.low != 0
+        }
+        let safe = key.deletesInFlight == 0 && !expiring && newest && !mayExpire
         if newest || !safe {
             key.must = safe
             if client.operation.durability == .durable {

@@ -12,10 +12,19 @@ extension World {
 
     /// The leased bytes are those of the revision that was handed out, for as long as it is held.
     func checkLease(_ client: Client) {
-        guard let store, let arena = store.arena, client.lease >= 0 else { return }
         let key = model.namespaces[client.space].keys[client.key]
-        guard client.leaseRevision < key.revisions.count else { return }
+        guard client.lease >= 0, client.leaseRevision < key.revisions.count else { return }
         let revision = key.revisions[client.leaseRevision]
+        if !isLeased(client, client.lease, at: client.leaseOffset, revision) {
+            fail("leased bytes have changed: key \(client.space)/\(client.key), \(revision)")
+        }
+    }
+
+    /// Whether a lease shows the asked bytes of a revision, and starts where it says.
+    func isLeased(
+        _ client: Client, _ lease: Int32, at offset: UInt64, _ revision: Revision
+    ) -> Bool {
+        guard let arena = store?.arena else { return false }
         let aligned = model.namespaces[client.space].aligned && revision.shardCount > 1
         let asked = askedRange(client, revision)
         let lengths = UnsafeMutablePointer<UInt32>.allocate(capacity: revision.shardCount)
@@ -30,27 +39,24 @@ extension World {
             let part = (value..<(value + length)).clamped(to: asked)
             if !part.isEmpty {
                 let at = image + part.lowerBound - value
-                if first && UInt64(at) != client.leaseOffset {
-                    fail("a lease starts at \(client.leaseOffset), not \(at): key \(client.space)/\(client.key)")
-                }
+                if first && UInt64(at) != offset { return false }
                 first = false
-                if !leased(arena, client, revision, image: at, value: part) {
-                    fail("leased bytes are wrong: key \(client.space)/\(client.key), \(revision)")
-                }
+                if !leased(arena, lease, revision, image: at, value: part) { return false }
             }
             value += length
             image += length
             if aligned { image = (image + page - 1) / page * page }
         }
+        return true
     }
 
     private func leased(
-        _ arena: StagingArena, _ client: Client, _ revision: Revision, image: Int,
+        _ arena: StagingArena, _ lease: Int32, _ revision: Revision, image: Int,
         value: Range<Int>
     ) -> Bool {
         var skip = image
         var at = value.lowerBound
-        for piece in arena.pieces(ResidentSlot(client.lease)) where at < value.upperBound {
+        for piece in arena.pieces(ResidentSlot(lease)) where at < value.upperBound {
             let length = Int(piece.length)
             if skip >= length {
                 skip -= length

@@ -11,7 +11,11 @@ extension World {
     func takeClient() -> Client? {
         if free.isEmpty {
             if leases.count >= clients.count / 2 + 1, let lease = leases.first { endLease(lease) }
-            pump(until: { !self.free.isEmpty }, "a free caller")
+            pump(
+                until: {
+                    if self.outstanding == 0, let lease = self.leases.first { self.endLease(lease) }
+                    return !self.free.isEmpty
+                }, "a free caller")
         }
         return free.popLast().map { clients[$0] }
     }
@@ -89,11 +93,9 @@ extension World {
     private func drawRevision(_ client: Client) -> Revision {
         let revisions = model.namespaces[client.space].keys[client.key].revisions
         if random.chance(0.4), let last = revisions.last(where: { $0.state == .stored }) {
-            var same = last
-            same.state = .inFlight
-            same.version = 0
-            same.isDurable = false
-            same.expires = (0, 0)
+            var same = makeRevision(
+                client.space, client.key, length: Int(last.length), shards: last.shardCount)
+            same.shape = last.shape
             return same
         }
         let length = swarm.length(&random)
@@ -108,10 +110,10 @@ extension World {
 
     func makeRevision(_ space: Int, _ key: Int, length: Int, shards: Int) -> Revision {
         identities += 1
+        let seed = Payload.seed(
+            namespace: model.namespaces[space].identity, key: key, revision: Int(identities))
         return Revision(
-            seed: Payload.seed(
-                namespace: model.namespaces[space].identity, key: key, revision: Int(identities)),
-            length: UInt32(length), shardCount: shards)
+            seed: seed, shape: seed, length: UInt32(length), shardCount: shards)
     }
 
     /// Fills the client's memory with the revision's bytes.
