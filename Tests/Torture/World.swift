@@ -121,6 +121,7 @@ final class World {
     @discardableResult
     func open() -> Bool {
         openings += 1
+        if verbose { say("-- open \(openings)") }
         for attempt in 0..<4 {
             guard makeDriver(faults: attempt < 2 && !faultsOff) else { return false }
             switch openOnce() {
@@ -209,6 +210,7 @@ final class World {
         }
         if failure != nil { return }
         pump(until: { store.isRecovered }, "recovery")
+        if verbose { say("-- recovered; \(store.log.statistics.recovery); \(situation)") }
         tally.add("recoveries")
     }
 
@@ -271,6 +273,7 @@ final class World {
     /// The store is gone: what the model may still expect.
     private func stopped(clean: Bool) {
         let durable = store?.durableVersion ?? 0
+        if verbose { say("-- stopped, clean \(clean), durable \(durable); \(situation)") }
         if let store {
             collectStatistics(store)
             model.evictedBefore += store.log.statistics.evictedBlocks
