@@ -50,6 +50,12 @@ final class World {
     /// What was answered, in order: for comparing runs and drivers.
     var journal: [UInt64]?
     var traceHash: UInt64 = 0
+    /// Boundaries of drivers before the present one.
+    var boundariesBefore = 0
+    /// A boundary at which drivers made from now on die too; for scenarios that reopen.
+    var crashAt = 0
+    /// Of a fork: the watermark of the store that died.
+    var inheritedDurable: UInt64 = 0
     var verbose = false
 
     init(swarm: Swarm, machine: SimulatedMachine?, clock: any Clock) {
@@ -112,6 +118,8 @@ final class World {
         return errorsBefore + Swarm.errors.reduce(0) { $0 + simulated.faultCount($1) }
     }
 
+    var boundaries: Int { boundariesBefore + (simulated?.boundaryCount ?? 0) }
+
     var anyAway: Bool { away[0] || away[1] }
 
     // MARK: Opening and stopping
@@ -127,6 +135,7 @@ final class World {
             switch openOnce() {
             case .opened: return true
             case .refused(let error):
+                if simulated?.dead == true { return false }
                 collectFaults()
                 tally.add("opens refused")
                 let excused = damage > 0 || errors > 0 || anyAway || hardship
@@ -185,6 +194,9 @@ final class World {
             latency: swarm.latency, seed: swarm.seed &* 31 &+ openings,
             limits: DriverLimits(depth: swarm.depth, transferBytes: swarm.transferBytes))
         made.faultsEnabled = faults && !(swarm.singleDamage && damageBefore > 0)
+        if crashAt > 0, boundariesBefore < crashAt {
+            made.crashAfterBoundary = crashAt - boundariesBefore
+        }
         simulated = made
         driver = made
         return true
@@ -198,6 +210,7 @@ final class World {
         damageBefore = damage
         errorsBefore = errors
         traceHash = Payload.mix(traceHash ^ simulated.traceHash)
+        boundariesBefore += simulated.boundaryCount
         self.simulated = nil
         driver = nil
     }
@@ -238,16 +251,17 @@ final class World {
         let failures = store.log.statistics.writeErrors + store.log.statistics.flushErrors
         store.beginClose()
         pump(until: { store.isIdle && self.outstanding == 0 }, "closing")
-        guard failure == nil else { return false }
+        guard failure == nil, simulated?.dead != true else { return false }
         var call = control(.flush)
         store.flush(token: call, through: UInt64.max >> 1)
         pump(until: { !self.controls.contains { $0.token == call } }, "the last flush")
+        guard simulated?.dead != true else { return false }
         var clean = lastControl?.status == .done
         call = control(.checkpoint)
         store.checkpoint(token: call)
         pump(until: { !self.controls.contains { $0.token == call } }, "the last checkpoint")
         pump(until: { self.nothingInFlight && store.isIdle }, "quiet after closing")
-        guard failure == nil else { return false }
+        guard failure == nil, simulated?.dead != true else { return false }
         if store.log.statistics.writeErrors + store.log.statistics.flushErrors != failures {
             clean = false
         }
@@ -272,7 +286,7 @@ final class World {
 
     /// The store is gone: what the model may still expect.
     private func stopped(clean: Bool) {
-        let durable = store?.durableVersion ?? 0
+        let durable = store?.durableVersion ?? inheritedDurable
         if verbose { say("-- stopped, clean \(clean), durable \(durable); \(situation)") }
         if let store {
             collectStatistics(store)
@@ -287,7 +301,10 @@ final class World {
         leases = []
         outstanding = 0
         for call in controls {
-            if case .purge(let space) = call.kind { model.namespaces[space].uncertain = true }
+            if case .purge(let space) = call.kind {
+                model.namespaces[space].uncertain = true
+                model.namespaces[space].live = true
+            }
         }
         controls = []
         model.stopped(

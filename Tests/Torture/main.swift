@@ -4,10 +4,11 @@
 import Glibc
 
 let arguments = Arguments(
-    CommandLine.arguments, flags: ["--no-faults", "--verbose", "--quiet", "--keep-going"])
-CrashNote.install()
+    CommandLine.arguments, flags: ["--no-faults", "--verbose", "--quiet", "--keep-going", "--no-handler"])
+if !arguments.has("--no-handler") { CrashNote.install() }
 switch arguments.command {
 case "sim": exit(SimCommand.run(arguments))
+case "crash": exit(CrashCommand.run(arguments))
 default:
     report(
         """
