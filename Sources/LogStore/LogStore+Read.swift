@@ -54,7 +54,7 @@ extension LogStore {
         guard let entry = index.find(fingerprint) else {
             return (nil, recovery != nil ? .recovering : .neverPut)
         }
-        if entry.expiry != 0 && entry.expiry <= clock.wallSeconds { return (nil, .expired) }
+        if entry.isExpired(at: wallSeconds) { return (nil, .expired) }
         if !devices[SegmentTable.device(entry.place.segment)].isReadable {
             return (nil, .deviceOut)
         }

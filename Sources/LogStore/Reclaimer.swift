@@ -45,6 +45,8 @@ struct Reclaimer {
     var chunk: Int32 = -1
     /// Something could not be carried on: the victim is left as it is.
     var failed = false
+    /// Monotonic time before which a victim that could not be emptied is not tried again.
+    var retryAt: UInt64 = 0
     /// Header writes (first page and its copy on the last) under way.
     var headerWrites = 0
 
@@ -141,7 +143,7 @@ extension LogStore {
         trailer.maxVersion = state.pointee.maxVersion
         trailer.minValueVersion = state.pointee.minValueVersion
         trailer.metaPages = state.pointee.metaPages + UInt32(pages) + 1
-        trailer.sealedWallSeconds = clock.wallSeconds
+        trailer.sealedWallSeconds = wallSeconds
         trailer.livePagesAtSeal = state.pointee.livePages
         let memory = footerPool.pointer(chunk) + pages * Self.pageBytes
         trailer.encode(
@@ -212,7 +214,9 @@ extension LogStore {
         guard reclaimers[device].clean.count < wanted || wantReclaim else { return }
         if canCreate(device) {
             createSegment(device)
-        } else if let segment = victim(device) {
+        } else if clock.monotonic >= reclaimers[device].retryAt,
+            let segment = victim(device)
+        {
             wantReclaim = false
             startVictim(device, segment)
         }
@@ -567,7 +571,7 @@ extension LogStore {
         header.segmentBytes = manifest.segmentBytes
         header.state = 1
         header.versionBase = nextVersion
-        header.createdWallSeconds = clock.wallSeconds
+        header.createdWallSeconds = wallSeconds
         let memory = reclaimPool.pointer(reclaimers[device].chunk)
         header.encode(
             into: UnsafeMutableRawBufferPointer(start: memory, count: Self.pageBytes),
@@ -590,6 +594,7 @@ extension LogStore {
         reclaimers[device].failed = false
         reclaimers[device].scan = nil
         reclaimers[device].phase = .idle
+        reclaimers[device].retryAt = clock.monotonic + 1_000_000_000
         segments[reclaimers[device].segment].state = .sealed
     }
 

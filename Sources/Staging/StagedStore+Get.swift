@@ -24,7 +24,7 @@ extension StagedStore {
             return
         }
         if let arena, let found = arena.find(slot.pointee.fingerprint.stagingKey) {
-            let now = log.clock.wallSeconds
+            let now = log.wallSeconds
             if found.state.isVisible, !arena.info(found.slot).isExpired(now) {
                 serve(index, found.slot, tier: .staging)
                 return
