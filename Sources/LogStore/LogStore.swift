@@ -324,7 +324,10 @@ package final class LogStore {
 
     // MARK: Ending operations
 
-    func finish(_ operation: Int32, _ status: Status, reason: MissReason = .none) {
+    func finish(
+        _ operation: Int32, _ status: Status, reason: MissReason = .none,
+        table: UnsafeRawPointer? = nil
+    ) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.chunk >= 0 {
             bouncePool.give(slot.pointee.chunk)
@@ -342,6 +345,7 @@ package final class LogStore {
             outcome.shardCount = slot.pointee.shardCount
             outcome.checksum = slot.pointee.checksum
             outcome.expiry = slot.pointee.expiry
+            outcome.table = table
             operations.give(operation)
             delegate?.finished(outcome)
         } else {

@@ -222,9 +222,18 @@ extension LogStore {
         }
     }
 
+    /// Whether there are segments for both copies of what a segment of records may hold.
+    private var canCarry: Bool {
+        let first = writableDevice(after: -1)
+        let second = writableDevice(after: first)
+        if first == second { return reclaimers[first].clean.count >= 2 }
+        return !reclaimers[first].clean.isEmpty && !reclaimers[second].clean.isEmpty
+    }
+
     /// The sealed segment of the lowest generation; in store mode only one with nothing alive.
     private func victim(_ device: Int) -> UInt32? {
         var best: UInt32?
+        let carries = canCarry
         for local in 0..<segments.counts[device] {
             let id = SegmentTable.id(device: device, local: local)
             let state = segments.pointer(id)
@@ -232,6 +241,8 @@ extension LogStore {
                 continue
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
+            // Records may have to be carried on, which takes segments of its own.
+            if state.pointee.minValueVersion == UInt64.max && !carries { continue }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
                 best = id
             }
