@@ -129,7 +129,7 @@ extension LogStore {
     }
 
     /// Pages of a segment before which every group has been written.
-    private func completedPages(_ segment: UInt32) -> UInt32 {
+    func completedPages(_ segment: UInt32) -> UInt32 {
         var pages = segments[segment].writtenPages
         guard segments[segment].groupsInFlight > 0 else { return pages }
         for group in 0..<groupCount
