@@ -196,6 +196,10 @@ extension LogStore {
         }
         switch slot.pointee.phase {
         case .waitingForValueFlush:
+            guard namespaces.isLive(slot.pointee.namespaceSlot) else {
+                finish(operation, .invalid)
+                return
+            }
             if !slot.pointee.raising {
                 slot.pointee.raising = true  // published once, should the records have to wait
                 _ = publish(slot.pointee.fingerprint, entry(operation))
