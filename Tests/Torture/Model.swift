@@ -34,8 +34,9 @@ struct Revision {
     var version: UInt64 = 0
     var durability = Durability.written
     var isDurable = false
-    /// Lowest and highest wall second at which it expires; 0 for never.
-    var expires: (low: UInt32, high: UInt32) = (0, 0)
+    /// Seconds after which it expires, 0 for never; once stored, the monotonic time by which it has
+    /// expired for sure, in that life of the store (the store is deaf to jumps of the wall clock).
+    var expires: (seconds: UInt32, end: UInt64, life: UInt64) = (0, UInt64.max, 0)
 
     func shardLengths(_ into: UnsafeMutablePointer<UInt32>) {
         Payload.shardLengths(shape, length: Int(length), count: shardCount, into: into)

@@ -168,7 +168,7 @@ extension World: StoreSink {
             return
         }
         let revision = key.revisions[index]
-        if revision.expires.low != 0, expiredForSure(revision, client) {
+        if revision.expires.seconds != 0, expiredForSure(revision, client) {
             fail("expired, yet a hit: \(describe(client, answer))")
         }
         if answer.length != revision.length || answer.shardCount != revision.shardCount {
@@ -188,8 +188,7 @@ extension World: StoreSink {
     }
 
     private func expiredForSure(_ revision: Revision, _ client: Client) -> Bool {
-        revision.expires.high != UInt32.max && client.wallAt >= revision.expires.high
-            && clock.wallSeconds >= revision.expires.high
+        revision.expires.life == openings && client.submittedAt >= revision.expires.end
     }
 
     /// The revision that a hit is of: the one of its version, or one of unknown version with these
@@ -317,17 +316,19 @@ extension World: StoreSink {
         var key = model.namespaces[space].keys[number]
         key.revisions[client.revision].version = answer.version
         key.revisions[client.revision].state = .stored
-        let expiring = key.revisions[client.revision].expires.low != 0
+        let expiring = key.revisions[client.revision].expires.seconds != 0
         let own = client.operation.timeToLive
         let general = model.namespaces[space].timeToLive
         if expiring {
             let seconds = own == 0 ? general : general == 0 ? own : min(own, general)
-            key.revisions[client.revision].expires.high = clock.wallSeconds + seconds
+            key.revisions[client.revision].expires.end =
+                clock.monotonic + UInt64(seconds) * 1_000_000_000 + 1_000_000_000
+            key.revisions[client.revision].expires.life = openings
         }
         let newest = answer.version >= key.floor
         key.floor = max(key.floor, answer.version)
         let mayExpire = key.revisions.contains {
-            ($0.state == .inFlight || $0.state == .maybe) && $0.expires.low != 0
+            ($0.state == .inFlight || $0.state == .maybe) && $0.expires.seconds != 0
         }
         let safe = key.deletesInFlight == 0 && !expiring && newest && !mayExpire
         if newest || !safe {

@@ -141,7 +141,7 @@ extension World {
         let general = model.namespaces[client.space].timeToLive
         if own > 0 || general > 0 {
             let seconds = own == 0 ? general : general == 0 ? own : min(own, general)
-            revision.expires = (clock.wallSeconds + seconds, UInt32.max)
+            revision.expires.seconds = seconds
         }
         if model.namespaces[client.space].keys[client.key].writesInFlight == 0 {
             model.prune(client.space, client.key)
