@@ -198,6 +198,12 @@ extension LogStore {
         }
         switch slot.pointee.phase {
         case .waitingForValueFlush:
+            if !slot.pointee.raising {
+                slot.pointee.raising = true  // published once, should the records have to wait
+                _ = publish(slot.pointee.fingerprint, entry(operation))
+                statistics.admittedBytes += UInt64(slot.pointee.length)
+                tables.forget(slot.pointee.fingerprint)
+            }
             slot.pointee.phase = .waitingForRecords
             if !writeRecords(owner: operation, version: slot.pointee.version, supersede: true) {
                 slot.pointee.phase = .waitingForValueFlush
@@ -207,7 +213,9 @@ extension LogStore {
             if slot.pointee.kind == .delete {
                 deleteSettled(operation)
             } else {
-                finish(operation, slot.pointee.raising ? .alreadyPresent : .stored)
+                finish(
+                    operation,
+                    slot.pointee.raising && !slot.pointee.replace ? .alreadyPresent : .stored)
             }
         }
     }
