@@ -19,6 +19,8 @@ package struct StoreCompletion: @unchecked Sendable {
     package var serviceNanoseconds: UInt64 = 0
     /// Of a lease: the slabs that hold the stored image, in order; offsets from the arena's base.
     package var leased = UnsafeBufferPointer<Piece>(start: nil, count: 0)
+    /// Of a lease: whether the image's shards are aligned.
+    package var leasedAligned = false
 
     package init(token: UInt64, answer: StoreAnswer) {
         self.token = token

@@ -162,6 +162,7 @@ final class OwnerThread: Sendable {
         owner.run()
         owner.endRest()
         for waiter in owner.lifecycle.waitingForRecovery { waiter(false) }
+        for sink in owner.eventSinks { sink.end() }
         engine.setDriver(nil)
         store.shutdown()
         return owner.lifecycle.waitingForClose

@@ -30,7 +30,7 @@ final class Owner {
     let store: StagedStore
     let configuration: Configuration
     var counts = OwnerCounts()
-    var eventSinks: [@Sendable (Event) -> Void] = []
+    var eventSinks: [EventSink] = []
     var lifecycle = Lifecycle()
 
     private let slots: UnsafeMutablePointer<InFlight>
@@ -295,6 +295,7 @@ extension Owner: StoreSink {
         completion.serviceNanoseconds = now &- entry.started
         if answer.lease >= 0, let arena = store.arena {
             completion.leased = arena.pieces(ResidentSlot(answer.lease))
+            completion.leasedAligned = arena.info(ResidentSlot(answer.lease)).aligned
         }
         counts.note(entry.kind, completion)
         if answer.memoryInUse { slots[slot].isAnswered = true }
@@ -319,7 +320,8 @@ extension Owner: StoreSink {
 
     func happened(_ event: StoreEvent) {
         if case .recovered = event { lifecycle.recovered() }
-        for sink in eventSinks { sink(Event(event)) }
+        if case .volatileLost = event { counts.volatileLost += 1 }
+        for sink in eventSinks { sink.take(Event(event)) }
     }
 
     private func free(_ slot: Int) {
