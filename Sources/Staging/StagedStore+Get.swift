@@ -341,8 +341,10 @@ extension StagedStore {
             entry: entry, range: 0..<bytes, pages: true, pieces: base, pieceCount: pieces.count)
         request.shards = entry.shardCount
         statistics.stagedReads += 1
+        arena.pin(resident)  // the device writes into it
         if !log.read(request) {
             slot.pointee.resident = -1
+            arena.unpin(resident)
             arena.remove(resident)
             resumeJoined(resident.index)
             waitingForLog.append(index, operations)
@@ -401,6 +403,7 @@ extension StagedStore {
         let slot = operations.slots + Int(index)
         let resident = ResidentSlot(slot.pointee.resident)
         slot.pointee.resident = -1
+        arena.unpin(resident)
         guard outcome.status == .hit else {
             arena.remove(resident)
             resumeJoined(resident.index)
@@ -579,7 +582,7 @@ extension StagedStore {
 
     /// Gives back a lease.
     package func endLease(_ lease: Int32) {
-        arena?.endLease(ResidentSlot(lease))
+        arena?.unpinLease(ResidentSlot(lease))
         if !waitingForSlabs.isEmpty {
             var list = waitingForSlabs
             waitingForSlabs = StagedList()

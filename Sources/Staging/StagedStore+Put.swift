@@ -216,14 +216,6 @@ extension StagedStore {
             shardCount: UInt16(made.shardCount - 1),
             aligned: log.namespaces.aligned(made.namespaceSlot), checksum: 0,
             expiry: made.expiry, namespaceSlot: made.namespaceSlot)
-        if let found = arena.find(key), found.state.isVisible {
-            if found.state == .dirty {
-                // The older version's write still needs its slabs: this one goes around staging.
-                appendStraight(index)
-                return
-            }
-            arena.remove(found.slot)
-        }
         switch arena.reserve(key, info: info) {
         case .slot(let resident): writeImage(index, made, resident, info)
         case .filling(let resident):
@@ -268,8 +260,10 @@ extension StagedStore {
         made.pieceCount = pieces.count
         slot.pointee.resident = resident.index
         slot.pointee.phase = .appendingStaged
+        arena.pin(resident)  // the device reads from it
         guard log.append(made) else {
             slot.pointee.resident = -1
+            arena.unpin(resident)
             arena.remove(resident)
             resumeJoined(resident.index)
             waitingForLog.append(index, operations)
@@ -341,6 +335,7 @@ extension StagedStore {
         _ index: Int32, _ resident: ResidentSlot, _ outcome: Outcome
     ) {
         guard let arena else { return }
+        arena.unpin(resident)
         let wasVisible = operations[index].answered
         if outcome.status == .stored {
             if wasVisible { arena.markClean(resident) } else { arena.publish(resident, dirty: false) }

@@ -291,7 +291,7 @@ package final class StagedStore {
     }
 
     package func purge(token: UInt64, namespaceSlot: UInt16) {
-        arena?.removeAll(where: namespaceSlot)
+        _ = arena?.removeAll(namespaceSlot: namespaceSlot)
         log.purge(token: token | Self.controlBit, namespaceSlot)
     }
 
