@@ -31,6 +31,12 @@ struct FlushState {
             && coveredCallers.isEmpty
     }
 
+    /// What was dirty is what the flush now covers.
+    mutating func beginRunning() {
+        swap(&running, &dirty)
+        dirty.removeAll(keepingCapacity: true)
+    }
+
     init() {
         dirty.reserveCapacity(1024)
         running.reserveCapacity(1024)
@@ -93,10 +99,11 @@ extension LogStore {
 
     private func startFlush() {
         flush.barrier = completedVersion
-        flush.covered.append(all: &flush.waiting, operations)
+        var waiting = flush.waiting
+        flush.waiting = OperationList()
+        flush.covered.append(all: &waiting, operations)
         flush.failedDevices = 0
-        swap(&flush.running, &flush.dirty)
-        flush.dirty.removeAll(keepingCapacity: true)
+        flush.beginRunning()
         var callers: [FlushCaller] = []
         for caller in flush.callers {
             if caller.version <= flush.barrier {

@@ -36,8 +36,10 @@ struct ReplayWorker {
     var pages: UInt32 = 0
     var pendingIO = false
     var errno: Int32 = 0
-    /// Stream that goes on writing into this segment, or -1.
-    var stream = -1
+    /// The footer of a segment that writing may go on in, and its memory.
+    var footer: DescriptorPageWriter?
+    var footerChunk: Int32 = -1
+    var hasValues = false
 }
 
 final class Recovery {
@@ -274,6 +276,14 @@ extension LogStore {
         if segments[segment].footerPages == 0 {
             worker.scan = SegmentScan(segment: segment, endPage: segmentPages)
             statistics.recovery.scannedSegments += 1
+            // Open at the crash, by the look of it: its footer is made again on the way. Some
+            // footer memory is kept back for new segments.
+            if footerPool.freeCount > footerPool.chunkCount / 2, !readOnly {
+                worker.footerChunk = footerPool.take()
+                worker.footer = DescriptorPageWriter(
+                    memory: footerPool.pointer(worker.footerChunk),
+                    pages: WriteStream.footerPages(segmentPages))
+            }
         } else {
             statistics.recovery.footerSegments += 1
         }
@@ -347,11 +357,14 @@ extension LogStore {
             context: context(segment)
         ) { view, header in
             replay(recovery, segment, view)
+            noteForFooter(recovery, number, view)
+            if view.descriptor.hasValue { recovery.workers[number].hasValues = true }
             return true
         }
         recovery.workers[number].scan = scan
         if finished {
             scanned(scan)
+            goOnWriting(recovery, number, scan)
             recovery.workers[number].busy = false
             return
         }
@@ -373,6 +386,42 @@ extension LogStore {
             state.pointee.state = .clean
             state.pointee.writtenPages = 0
         }
+    }
+
+    private func noteForFooter(_ recovery: Recovery, _ number: Int, _ view: RecordView) {
+        guard recovery.workers[number].footer != nil else { return }
+        let noted = recovery.workers[number].footer?.append(
+            view.descriptor, key: view.key, parent: view.parent)
+        if noted != true { recovery.workers[number].footer = nil }
+    }
+
+    /// A segment that was open, and of which nothing was unreadable, is written on behind the last
+    /// group found: a crash costs no space. One of each kind on a device; the others stay as they are.
+    private func goOnWriting(_ recovery: Recovery, _ number: Int, _ scan: SegmentScan) {
+        let worker = recovery.workers[number]
+        let state = segments.pointer(scan.segment)
+        let device = SegmentTable.device(scan.segment)
+        let kinds: [StreamKind] = worker.hasValues ? [.fresh] : [.recordsA, .recordsB]
+        let kind = kinds.first { kind in
+            !streams.contains {
+                $0.kind == kind && $0.segment != nil
+                    && (kind != .fresh || $0.device == device)
+            }
+        }
+        guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
+            state.pointee.state == .sealed, devices[device].takesWrites, let kind
+        else {
+            recovery.workers[number].footerChunk.withChunk { footerPool.give($0) }
+            return
+        }
+        let stream = streamIndex(kind, device: device)
+        streams[stream].segment = scan.segment
+        streams[stream].nextPage = scan.groupsEnd
+        streams[stream].footer = footer
+        streams[stream].footerChunk = worker.footerChunk
+        state.pointee.state = .open
+        state.pointee.stream = kind.rawValue
+        state.pointee.writtenPages = scan.groupsEnd
     }
 
     /// One record, met in any order.
@@ -581,7 +630,8 @@ extension LogStore {
             let state = segments.pointer(id)
             if state.pointee.generation == 0 { state.pointee.recordCount = 0 }
             // What was found has survived a crash already.
-            state.pointee.flushedPages = segmentPages
+            state.pointee.flushedPages =
+                state.pointee.state == .open ? state.pointee.writtenPages : segmentPages
             if state.pointee.state == .clean {
                 state.pointee.flushedPages = 0
                 reclaimers[SegmentTable.device(id)].clean.append(id)
