@@ -120,7 +120,7 @@ final class OwnerThread: Sendable {
     }
 
     private func main() {
-        pthread_setname_np(pthread_self(), "hearth-owner")
+        Self.nameThread("hearth-owner")
         let driver: any BlockDriver
         do throws(IOError) {
             let choice: DriverChoice =
@@ -138,6 +138,14 @@ final class OwnerThread: Sendable {
         let closers = serve(driver)
         driver.shutdown()
         for closer in closers { closer() }
+    }
+
+    /// What tools show the thread as. Glibc's call for it is hidden from Swift's module.
+    private static func nameThread(_ name: StaticString) {
+        let file = Glibc.open("/proc/thread-self/comm", O_WRONLY | O_CLOEXEC)
+        guard file >= 0 else { return }
+        _ = Glibc.write(file, name.utf8Start, name.utf8CodeUnitCount)
+        _ = Glibc.close(file)
     }
 
     /// Opens and runs the store; on return nothing of it refers to the driver any more.

@@ -32,6 +32,8 @@ final class Owner {
     var counts = OwnerCounts()
     var eventSinks: [EventSink] = []
     var lifecycle = Lifecycle()
+    /// Devices that stopped answering in this run.
+    var lostDevices: Set<Int> = []
 
     private let slots: UnsafeMutablePointer<InFlight>
     private let slotCount: Int
@@ -321,6 +323,7 @@ extension Owner: StoreSink {
     func happened(_ event: StoreEvent) {
         if case .recovered = event { lifecycle.recovered() }
         if case .volatileLost = event { counts.volatileLost += 1 }
+        if case .deviceOut(let index) = event { lostDevices.insert(index) }
         for sink in eventSinks { sink.take(Event(event)) }
     }
 
