@@ -110,6 +110,8 @@ final class Batch: CompletionTarget, @unchecked Sendable {
                     engine.submit($0, to: self, instance: namespace.instance)
                 }
                 if !taken { resumed.resume() }
+                // Cancelled before it was submitted: the handler has run, and found nothing.
+                if taken && Task.isCancelled { engine.cancel(identity, 0...UInt64(count - 1)) }
             }
         } onCancel: {
             engine.cancel(identity, 0...UInt64(count - 1))
