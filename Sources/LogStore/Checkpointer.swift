@@ -128,7 +128,7 @@ extension LogStore {
         header.store = manifest.store
         header.sequence = checkpointer.sequence
         header.beganVersion = nextVersion
-        header.beganWall = clock.wallSeconds
+        header.beganWall = wallSeconds
         header.segmentCount = UInt32(totalSegments)
         let bytes = Int(CheckpointHeader.dataOffset(segments: totalSegments))
         checkpointer.offset = UInt64(bytes)

@@ -189,18 +189,9 @@ extension LogStore {
             slot.pointee.kind == .delete || slot.pointee.replace
             ? failed != 0
             : failed & (1 << UInt32(SegmentTable.device(slot.pointee.segment))) != 0
-        let late =
-            slot.pointee.kind == .append
-            && slot.pointee.page >= segments[slot.pointee.segment].flushedPages
-        if concerns || (late && segments[slot.pointee.segment].state == .quarantined) {
+        if concerns {
             slot.pointee.errno = 5
             finish(operation, .failed)
-            return
-        }
-        if late {
-            // A group before its own was still being written: the next flush covers it.
-            markDirty(slot.pointee.segment)
-            waitForFlush(operation)
             return
         }
         switch slot.pointee.phase {

@@ -54,7 +54,7 @@ extension LogStore {
         guard let entry = index.find(fingerprint) else {
             return (nil, recovery != nil ? .recovering : .neverPut)
         }
-        if entry.expiry != 0 && entry.expiry <= clock.wallSeconds { return (nil, .expired) }
+        if entry.isExpired(at: wallSeconds) { return (nil, .expired) }
         if !devices[SegmentTable.device(entry.place.segment)].isReadable {
             return (nil, .deviceOut)
         }
@@ -201,6 +201,7 @@ extension LogStore {
                     piece: bouncePool.piece(slot.pointee.chunk, length: Self.pageBytes)))
         }
         slot.pointee.pendingIO -= 1
+        if slot.pointee.pendingIO == 0 { readEnded(operation) }  // shards of no bytes
     }
 
     /// Joins a read to the held one when both disk and memory go on where that one ends.
@@ -279,10 +280,10 @@ extension LogStore {
     private func endRead(_ operation: Int32, _ status: Status, _ reason: MissReason) {
         let slot = operations.slots + Int(operation)
         segments[slot.pointee.entry.place.segment].readers -= 1
-        if slot.pointee.table >= 0 {
-            tables.release(slot.pointee.table)
-            slot.pointee.table = -1
-        }
+        // Kept until the outcome has been delivered: whoever copies out goes by it.
+        let table = slot.pointee.table
+        defer { if table >= 0 { tables.release(table) } }
+        slot.pointee.table = -1
         if status == .hit {
             statistics.readBytes += UInt64(slot.pointee.rangeEnd - slot.pointee.rangeStart)
         }
@@ -290,7 +291,9 @@ extension LogStore {
             relocationRead(operation, hit: status == .hit)
             return
         }
-        finish(operation, status, reason: reason)
+        finish(
+            operation, status, reason: reason,
+            table: table >= 0 && status == .hit ? tables.pointer(table) : nil)
     }
 
     // MARK: Checking

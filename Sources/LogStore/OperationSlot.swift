@@ -49,6 +49,8 @@ package struct OperationSlot {
     var pagesMode = false
     /// A put of a present key that waits for that copy's flush.
     var raising = false
+    /// Its first write failed; this is the second.
+    var rewritten = false
     /// A read or table fetch on its second try.
     var retried = false
 

@@ -638,12 +638,6 @@ extension LogStore {
             }
         }
         self.recovery = nil
-        var waiting = waitingForRecovery
-        waitingForRecovery = OperationList()
-        while true {
-            let operation = waiting.popFirst(operations)
-            if operation < 0 { break }
-            startWrite(operation)
-        }
+        resumeWaitingToStart()
     }
 }
