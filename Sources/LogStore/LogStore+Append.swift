@@ -114,6 +114,10 @@ extension LogStore {
 
     func startAppend(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
+        guard namespaces.isLive(slot.pointee.namespaceSlot) else {
+            finish(operation, .invalid)
+            return
+        }
         if let existing = present(slot.pointee.fingerprint) {
             if !slot.pointee.replace {
                 foundPresent(operation, existing)

@@ -129,7 +129,7 @@ extension LogStore {
     }
 
     /// Pages of a segment before which every group has been written.
-    private func completedPages(_ segment: UInt32) -> UInt32 {
+    func completedPages(_ segment: UInt32) -> UInt32 {
         var pages = segments[segment].writtenPages
         guard segments[segment].groupsInFlight > 0 else { return pages }
         for group in 0..<groupCount
@@ -196,6 +196,10 @@ extension LogStore {
         }
         switch slot.pointee.phase {
         case .waitingForValueFlush:
+            guard namespaces.isLive(slot.pointee.namespaceSlot) else {
+                finish(operation, .invalid)
+                return
+            }
             if !slot.pointee.raising {
                 slot.pointee.raising = true  // published once, should the records have to wait
                 _ = publish(slot.pointee.fingerprint, entry(operation))

@@ -536,6 +536,14 @@ extension LogStore {
             finish(operation, .failed)
             return
         }
+        if !namespaces.isLive(slot.pointee.namespaceSlot) {  // purged meanwhile
+            if slot.pointee.reinsertion {
+                reinsertionEnded(operation, published: false)
+            } else {
+                finish(operation, .invalid)
+            }
+            return
+        }
         if slot.pointee.reinsertion {
             reinsertionEnded(operation, published: republish(operation))
             return

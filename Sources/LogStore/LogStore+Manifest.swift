@@ -219,10 +219,23 @@ extension LogStore {
         }
         if sweeper.bucket >= index.bucketCount {
             sweeper.bucket = 0
+            // Its number may not go to another while anybody still means this one by it.
+            if isUsed(slot) || delegate?.holds(namespaceSlot: slot) == true { return }
             sweeper.slots.removeFirst()
             namespaces.release(slot)
             sweepOwner = nil
         }
+    }
+}
+
+extension LogStore {
+    /// Whether an operation under way names a namespace slot.
+    private func isUsed(_ namespace: UInt16) -> Bool {
+        for index in 0..<operations.capacity
+        where operations.slots[index].kind != .free
+            && operations.slots[index].namespaceSlot == namespace
+        { return true }
+        return false
     }
 }
 

@@ -87,4 +87,6 @@ package protocol LogStoreDelegate: AnyObject {
     func finished(_ outcome: Outcome)
     /// Value blocks left the index by eviction; called once a block.
     func evicted(_ fingerprint: Fingerprint)
+    /// Whether operations that have not reached the log yet name this namespace slot.
+    func holds(namespaceSlot: UInt16) -> Bool
 }
