@@ -127,7 +127,9 @@ final class Batch: CompletionTarget, @unchecked Sendable {
         if !completion.isRelease {
             answers[number] = completion.answer
             if completion.answer.lease >= 0 {
-                let runs = completion.leased.map { Run(offset: Int($0.offset), count: Int($0.length)) }
+                let runs = completion.leased.map {
+                    Run(offset: Int($0.offset), count: Int($0.length))
+                }
                 leases[number] = Leased(
                     slot: completion.answer.lease, runs: runs, aligned: completion.leasedAligned)
             }

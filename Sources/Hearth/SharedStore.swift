@@ -17,6 +17,8 @@ final class SharedStore: Sendable {
     /// Whether blocks read stay as copies; if not, reads have to tell the owner.
     let inclusive: Bool
     let hasArena: Bool
+    /// One flag for each instance that was opened, shared by all its values.
+    private let purged = Mutex<[UInt64: PurgedFlag]>([:])
 
     /// Owner thread.
     init(engine: Engine, store: StagedStore) {
@@ -27,6 +29,15 @@ final class SharedStore: Sendable {
         secret = store.log.manifest.secret
         inclusive = store.configuration.inclusive
         hasArena = store.arena != nil
+    }
+
+    func purgedFlag(_ instance: UInt64) -> PurgedFlag {
+        purged.withLock { flags in
+            if let flag = flags[instance] { return flag }
+            let flag = PurgedFlag()
+            flags[instance] = flag
+            return flag
+        }
     }
 
     @inline(__always)

@@ -8,7 +8,8 @@ import Testing
     private func refused(_ change: (inout Configuration) -> Void) -> HearthError? {
         var made = Configuration(directory: "/var/tmp/none", capacityBytes: 64 << 30)
         change(&made)
-        return #expect(throws: HearthError.self) { try made.validated() }
+        let changed = made
+        return #expect(throws: HearthError.self) { _ = try changed.validated() }
     }
 
     @Test func everyOptionOutOfRangeIsNamed() {

@@ -1,6 +1,7 @@
 // Deadlines, cancelling, leases, reads on many threads, and closing while work is under way.
 
 import Glibc
+import Synchronization
 import Testing
 
 @testable import Hearth
@@ -67,7 +68,7 @@ import Testing
         let buffers = keys.map { _ in Buffer(count: 8192) }
         let gets = await store.get(
             zip(keys, buffers).map { GetItem(key: $0, into: Memory($1)) }, in: space)
-        #expect(gets.allSatisfy(\.isHit))
+        #expect(gets.allSatisfy { $0.isHit })
         #expect(
             zip(keys, buffers).allSatisfy {
                 Array($1.bytes[..<5000]) == Payload.bytes($0, count: 5000)
@@ -186,19 +187,38 @@ import Testing
         #expect(await store.pin(["p"], in: space, for: .seconds(1)) == [false])
     }
 
-    @Test func recoveryIsToldAsAnEvent() async throws {
+    @Test func eventsAreStreamedAndCalledBack() async throws {
         let directory = TemporaryDirectory()
-        let store = try await Store.open(Small.configuration(directory))
+        let store = try await Small.open(directory)
         let events = store.events()
-        try await store.waitUntilRecovered()
-        #expect(try await store.statistics().recovery.isComplete)
+        let called = Mutex<[Event]>([])
+        store.onEvent { event in called.withLock { $0.append(event) } }
+        #expect(store.engine.perform { $0.happened(.deviceOut(index: 0)) })
+        #expect(store.engine.perform { $0.happened(.volatileLost(version: 9, errno: 5)) })
+        let statistics = try await store.statistics()
+        #expect(statistics.recovery.isComplete)
+        #expect(statistics.devices[0].state == "out")
+        #expect(statistics.puts.volatileLost == 1)
         await store.close()
-        var count = 0
-        for await event in events {
-            guard case .recovered = event else { continue }
-            count += 1
-        }
-        // It may have happened before the stream was asked for; the stream ends either way.
-        #expect(count <= 1)
+        let told: [Event] = [.deviceOut(index: 0), .volatileLost(version: 9, errno: 5)]
+        #expect(called.withLock { $0 } == told)
+        var streamed: [Event] = []
+        for await event in events { streamed.append(event) }
+        #expect(streamed == told)
+        // After the end: a stream that is over.
+        for await _ in store.events() { Issue.record("an event of a closed store") }
+    }
+
+    @Test func aPurgeIsSeenThroughEveryValueOfTheNamespace() async throws {
+        let directory = TemporaryDirectory()
+        let store = try await Small.open(directory)
+        let one = try await store.namespace(Small.description)
+        let other = try await store.namespace(Small.description)
+        #expect(await store.putBytes("k", [1], in: one).isPresent)
+        #expect(store.contains(["k"], in: other) == [true])
+        try await store.purge(one)
+        #expect(other.isPurged)
+        #expect(store.contains(["k"], in: other) == [false])
+        await store.close()
     }
 }

@@ -12,10 +12,12 @@ import Testing
         let directory = TemporaryDirectory()
         let store = try await Small.open(directory)
         let space = try await store.namespace(Small.description)
-        let session = Session(engine: store.engine, capacity: 8)
+        let session = store.session(capacity: 8)
         let count = 20
         let buffer = Buffer(count: count * 4096)
-        for index in buffer.bytes.indices { buffer.bytes[index] = UInt8(truncatingIfNeeded: index / 4096) }
+        for index in buffer.bytes.indices {
+            buffer.bytes[index] = UInt8(truncatingIfNeeded: index / 4096)
+        }
         let keys = Buffer(count: count * 8)
         let pieces = UnsafeMutablePointer<BlockIO.Piece>.allocate(capacity: count)
         defer { pieces.deallocate() }
@@ -49,6 +51,23 @@ import Testing
                 buffer.bytes[$0] == UInt8(truncatingIfNeeded: $0 / 4096)
             })
         #expect(session.count == 0)
+        for index in buffer.bytes.indices { buffer.bytes[index] = 0 }
+        for index in operations.indices { operations[index].mode = .cached }
+        seen = try await drive(session, operations)
+        #expect(seen.allSatisfy { $0.value == .hit })
+        // All are resident now: the same without the owner, a range of each.
+        for index in operations.indices {
+            buffer.bytes[index * 4096] = 0
+            operations[index].byteOffset = 100
+            operations[index].byteCount = 1
+            let answer = session.copyResident(operations[index], in: space)
+            #expect(answer?.status == .hit)
+            #expect(answer?.delivered == 1)
+            #expect(buffer.bytes[index * 4096] == UInt8(index))
+            operations[index].byteOffset = 4090
+            operations[index].byteCount = 7
+            #expect(session.copyResident(operations[index], in: space)?.status == nil)
+        }
         await store.close()
         operations.withUnsafeBufferPointer { #expect(session.submit($0) == 0) }
         withExtendedLifetime(keys) {}
@@ -80,7 +99,7 @@ import Testing
     @Test func pollComesBackWithNothing() async throws {
         let directory = TemporaryDirectory()
         let store = try await Small.open(directory)
-        let session = Session(engine: store.engine, capacity: 8)
+        let session = store.session(capacity: 8)
         let room = UnsafeMutableBufferPointer<StoreCompletion>.allocate(capacity: 3)
         defer { room.deallocate() }
         let start = ContinuousClock.now
