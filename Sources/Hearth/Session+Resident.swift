@@ -15,6 +15,7 @@ extension Session {
         guard operation.kind == .get, operation.mode == .cached, operation.shardCount == 0,
             shared.inclusive, let residents = shared.residents, !namespace.isPurged
         else { return nil }
+        let start = engine.clock.monotonic
         let fingerprint = shared.fingerprint(namespace.instance, operation.key)
         let key = StagingKey(hi: fingerprint.hi, lo: fingerprint.lo)
         guard let block = residents.pin(key, now: engine.clock.wallSeconds) else { return nil }
@@ -37,7 +38,7 @@ extension Session {
             if part > 0 { target.append(residents.arenaBase + offset + from, part) }
         }
         shared.touches.push(key)
-        shared.noteHits(1, bytes: Int(count), nanoseconds: 0)
+        shared.noteHits(1, bytes: Int(count), nanoseconds: engine.clock.monotonic - start)
         var answer = StoreAnswer(token: operation.token, status: .hit)
         answer.tier = .staging
         answer.version = info.version
@@ -45,6 +46,34 @@ extension Session {
         answer.delivered = count
         answer.shardCount = Int(info.shardCount) + 1
         return answer
+    }
+}
+
+extension Session {
+    /// Which keys are present, from memory alone and without an allocation.
+    package func contains(
+        _ keys: UnsafeBufferPointer<UnsafeRawBufferPointer>, in namespace: Namespace,
+        into: UnsafeMutablePointer<Bool>
+    ) {
+        if namespace.isPurged {
+            into.update(repeating: false, count: keys.count)
+            return
+        }
+        let part = 256
+        withUnsafeTemporaryAllocation(of: Fingerprint.self, capacity: part) { room in
+            var start = 0
+            while start < keys.count {
+                let count = min(part, keys.count - start)
+                for index in 0..<count {
+                    room.initializeElement(
+                        at: index,
+                        to: shared.fingerprint(namespace.instance, keys[start + index]))
+                }
+                shared.contains(
+                    UnsafeBufferPointer(start: room.baseAddress, count: count), into: into + start)
+                start += count
+            }
+        }
     }
 }
 

@@ -45,7 +45,7 @@ import Testing
             .validated()
         let split = made.memorySplit
         #expect(split.total <= made.memoryLimitBytes)
-        #expect(split.total > made.memoryLimitBytes - (1 << 20))
+        #expect(split.total > made.memoryLimitBytes - (4 << 20))
         #expect(split.staging > 256 << 20)
         #expect((made.indexEntries ?? 0) >= (64 << 30) / (64 << 10))
         #expect(try made.validated().memorySplit == split)

@@ -68,6 +68,21 @@ import Testing
             operations[index].byteCount = 7
             #expect(session.copyResident(operations[index], in: space)?.status == nil)
         }
+        var views = operations.map(\.key)
+        let strange: [UInt8] = [1, 2]
+        let found = strange.withUnsafeBytes { bytes in
+            views.append(bytes)
+            var found = [Bool](repeating: false, count: views.count)
+            views.withUnsafeBufferPointer { views in
+                found.withUnsafeMutableBufferPointer { into in
+                    if let base = into.baseAddress {
+                        session.contains(views, in: space, into: base)
+                    }
+                }
+            }
+            return found
+        }
+        #expect(found == [Bool](repeating: true, count: count) + [false])
         await store.close()
         operations.withUnsafeBufferPointer { #expect(session.submit($0) == 0) }
         withExtendedLifetime(keys) {}

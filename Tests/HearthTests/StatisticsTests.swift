@@ -32,6 +32,13 @@ import Testing
         #expect(made.space.sum == made.space.capacity)
         #expect(made.writes.totalBytes >= 50_000 && made.writes.amplification > 1)
         #expect(made.memory.index > 0 && made.memory.staging >= 4 << 20)
+        let split = store.configuration.memorySplit
+        #expect(made.memory.index <= split.index)
+        #expect(made.memory.staging <= split.staging)
+        #expect(made.memory.shardTables <= split.shardTables)
+        #expect(made.memory.groupBuffers <= split.groupBuffers)
+        #expect(made.memory.footers <= split.footers)
+        #expect(made.memory.other <= split.other)
         #expect(made.devices.count == 1 && made.devices[0].state == "serving")
         let parsed = try JSONSerialization.jsonObject(with: Data(made.json().utf8))
         let object = try #require(parsed as? [String: Any])
