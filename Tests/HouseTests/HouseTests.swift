@@ -1,6 +1,6 @@
 // HouseTests: the rules of this house, held by tests: which module may import which, what may not
-// stand in the core, how files look, and that links lead somewhere. Each rule is also shown to catch
-// a planted violation, since a rule that finds nothing may be blind.
+// stand in the core, how files look, and that links lead somewhere. RuleTests shows that each rule
+// catches a planted violation, since a rule that finds nothing may be blind.
 
 import Foundation
 import Testing

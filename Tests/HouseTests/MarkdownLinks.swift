@@ -1,5 +1,5 @@
-// MarkdownLinks: the links of a Markdown file to files of this repository and to headings, as GitHub
-// names them. Links elsewhere are nobody's to check without a network.
+// MarkdownLinks: the links of a Markdown file to files of this repository and to headings, as
+// GitHub names them. Links elsewhere are nobody's to check without a network.
 
 enum MarkdownLinks {
     struct Link {

@@ -84,6 +84,8 @@ struct RuleTests {
             Self.header + "// https://example.org/" + String(repeating: "x", count: 100)
             + "\n" + String(repeating: "é", count: 100) + "\n"
         #expect(TextRules.violations(path: "A.swift", text: text).isEmpty)
+        let table = "| " + String(repeating: "x", count: 100) + " |\n"
+        #expect(TextRules.violations(path: "a.md", text: table).isEmpty)
     }
 
     @Test func brokenLinks() {
