@@ -13,7 +13,6 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
         .systemLibrary(name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
@@ -40,7 +39,6 @@ let package = Package(
             dependencies: [
                 "BlockIO",
                 "CZlib",
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
             ], swiftSettings: strict),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .executableTarget(
@@ -54,7 +52,7 @@ let package = Package(
             name: "SimulatedDiskTests", dependencies: ["SimulatedDisk", "BlockIO"],
             swiftSettings: strict),
         .testTarget(
-            name: "LogStoreTests", dependencies: ["LogStore", "SimulatedDisk"],
+            name: "LogStoreTests", dependencies: ["LogStore", "Staging", "SimulatedDisk"],
             swiftSettings: strict),
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(

@@ -147,6 +147,8 @@ extension LogStore {
             entry.livePages = state.pointee.livePages
             entry.minVersion = state.pointee.minVersion
             entry.maxVersion = state.pointee.maxVersion
+            entry.minValueVersion = state.pointee.minValueVersion
+            entry.metaPages = state.pointee.metaPages
             // A sealed segment whose groups or footer are still being written is replayed.
             if state.pointee.groupsInFlight > 0 { entry.state = SegmentState.open.rawValue }
             table.append(entry)
@@ -251,7 +253,7 @@ extension LogStore {
 
     private func endCheckpoint(failed: Bool) {
         checkpointer.phase = .idle
-        index.cancelScans()
+        if failed && sweepOwner == nil { index.cancelScans() }
         checkpointHeaderMemory?.deallocate()
         checkpointHeaderMemory = nil
         checkpointFileInUse = nil

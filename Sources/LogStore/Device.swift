@@ -31,6 +31,8 @@ package struct Device {
     package var full = false
     package var errors: UInt64 = 0
     var consecutiveErrors = 0
+    /// Copies of the running manifest epoch that have been written.
+    var manifestWrites = 0
 
     init(index: Int, path: String, id: Identity128) {
         self.index = index

@@ -24,6 +24,7 @@ package struct PieceCursor {
     package mutating func skip(_ bytes: Int) { advance(bytes) { _, _, _, _ in 0 } }
 
     package mutating func copy(_ bytes: Int, to target: UnsafeMutableRawPointer) {
+        let regions = regions
         advance(bytes) { region, piece, length, done in
             if let copy = region.copy, region.kind == .device {
                 return copy.fromDevice(copy.context, piece.offset, target + done, length)
@@ -36,6 +37,7 @@ package struct PieceCursor {
 
     /// Copies the other way: from host memory into the pieces.
     package mutating func fill(_ bytes: Int, from source: UnsafeRawPointer) {
+        let regions = regions
         advance(bytes) { region, piece, length, done in
             if let copy = region.copy, region.kind == .device {
                 return copy.toDevice(

@@ -70,6 +70,11 @@ extension LogStore {
             aligned: namespaces.aligned(request.namespaceSlot))
     }
 
+    /// Whether a write of the key is under way: one with a version of its own has to wait.
+    package func isBusy(_ fingerprint: Fingerprint) -> Bool {
+        pending.find(fingerprint, operations) >= 0
+    }
+
     /// Starts a put. False when there is no room for another operation: try again after `pump`.
     package func append(_ request: AppendRequest) -> Bool {
         guard hasRoom() else { return false }
@@ -96,8 +101,8 @@ extension LogStore {
             finish(operation, request.length == 0 ? .invalid : .tooLarge)
             return true
         }
-        if readOnly || closing {
-            finish(operation, .readOnly)
+        if readOnly || closing || !reserveVersions() {
+            finish(operation, readOnly || closing ? .readOnly : .throttled)
             return true
         }
         slot.pointee.phase = .idle
@@ -112,6 +117,11 @@ extension LogStore {
         if let existing = present(slot.pointee.fingerprint) {
             if !slot.pointee.replace {
                 foundPresent(operation, existing)
+                return
+            }
+            if slot.pointee.version != 0, fullVersion(existing) > slot.pointee.version {
+                // Overtaken by a higher version, which wins.
+                finish(operation, .stored)
                 return
             }
         } else {

@@ -31,6 +31,12 @@ struct FlushState {
             && coveredCallers.isEmpty
     }
 
+    /// What was dirty is what the flush now covers.
+    mutating func beginRunning() {
+        swap(&running, &dirty)
+        dirty.removeAll(keepingCapacity: true)
+    }
+
     init() {
         dirty.reserveCapacity(1024)
         running.reserveCapacity(1024)
@@ -93,10 +99,11 @@ extension LogStore {
 
     private func startFlush() {
         flush.barrier = completedVersion
-        flush.covered.append(all: &flush.waiting, operations)
+        var waiting = flush.waiting
+        flush.waiting = OperationList()
+        flush.covered.append(all: &waiting, operations)
         flush.failedDevices = 0
-        swap(&flush.running, &flush.dirty)
-        flush.dirty.removeAll(keepingCapacity: true)
+        flush.beginRunning()
         var callers: [FlushCaller] = []
         for caller in flush.callers {
             if caller.version <= flush.barrier {
@@ -198,6 +205,12 @@ extension LogStore {
         }
         switch slot.pointee.phase {
         case .waitingForValueFlush:
+            if !slot.pointee.raising {
+                slot.pointee.raising = true  // published once, should the records have to wait
+                _ = publish(slot.pointee.fingerprint, entry(operation))
+                statistics.admittedBytes += UInt64(slot.pointee.length)
+                tables.forget(slot.pointee.fingerprint)
+            }
             slot.pointee.phase = .waitingForRecords
             if !writeRecords(owner: operation, version: slot.pointee.version, supersede: true) {
                 slot.pointee.phase = .waitingForValueFlush
@@ -207,7 +220,9 @@ extension LogStore {
             if slot.pointee.kind == .delete {
                 deleteSettled(operation)
             } else {
-                finish(operation, slot.pointee.raising ? .alreadyPresent : .stored)
+                finish(
+                    operation,
+                    slot.pointee.raising && !slot.pointee.replace ? .alreadyPresent : .stored)
             }
         }
     }

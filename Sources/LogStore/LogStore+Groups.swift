@@ -36,7 +36,7 @@ extension LogStore {
 
     /// The next device after `previous`, in turn, that takes writes; `previous` itself (or 0) if
     /// there is no other.
-    private func writableDevice(after previous: Int) -> Int {
+    func writableDevice(after previous: Int) -> Int {
         for step in 1...devices.count {
             let device = (previous + step + devices.count) % devices.count
             if devices[device].takesWrites { return device }
@@ -381,6 +381,10 @@ extension LogStore {
             }
             state.pointee.minVersion = min(state.pointee.minVersion, slot.pointee.version)
             state.pointee.maxVersion = max(state.pointee.maxVersion, slot.pointee.version)
+            if slot.pointee.kind != .record {
+                state.pointee.minValueVersion = min(
+                    state.pointee.minValueVersion, slot.pointee.version)
+            }
             state.pointee.recordCount += 1
             let noted = streams[stream].footer?.append(
                 descriptor(operation), key: operations.key(operation),
@@ -523,20 +527,19 @@ extension LogStore {
             reinsertionEnded(operation, published: republish(operation))
             return
         }
-        let previous = slot.pointee.replace ? index.find(slot.pointee.fingerprint) : nil
+        if slot.pointee.replace && index.find(slot.pointee.fingerprint) != nil {
+            // The old version stays until the new one cannot be lost.
+            slot.pointee.phase = .waitingForValueFlush
+            waitForFlush(operation)
+            return
+        }
         guard publish(slot.pointee.fingerprint, entry(operation)) else {
             finish(operation, configuration.mode == .cache ? .throttled : .noSpace)
             return
         }
         statistics.admittedBytes += UInt64(slot.pointee.length)
         tables.forget(slot.pointee.fingerprint)
-        if previous != nil {
-            // The old version may be declared dead only when the new one cannot be lost.
-            slot.pointee.phase = .waitingForValueFlush
-            waitForFlush(operation)
-        } else {
-            settle(operation)
-        }
+        settle(operation)
     }
 
     func entry(_ operation: Int32) -> IndexEntry {

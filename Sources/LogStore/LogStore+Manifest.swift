@@ -162,9 +162,10 @@ extension LogStore {
             delegate?.finished(Outcome(token: token, status: .readOnly))
             return
         }
-        let record = NamespaceRecord(
+        var record = NamespaceRecord(
             instance: manifest.nextNamespaceInstance, fingerprint: fingerprint, state: 0,
             aligned: aligned, ttlSeconds: timeToLive, capBytes: capBytes, fields: fields)
+        record.createdVersion = nextVersion
         guard let slot = namespaces.add(record) else {
             delegate?.finished(Outcome(token: token, status: .noSpace))
             return
@@ -195,7 +196,8 @@ extension LogStore {
 
     /// A stretch of the index at each pump, so that a purge of millions never holds the owner.
     func advanceSweep() {
-        guard let slot = sweeper.slots.first else { return }
+        guard let slot = sweeper.slots.first, sweepOwner == nil || sweepOwner == -1 else { return }
+        sweepOwner = -1
         sweeper.bucket = index.sweep(from: sweeper.bucket, buckets: 4096) { fingerprint, entry in
             guard entry.namespaceSlot == slot else { return false }
             sweptOut(entry)
@@ -206,6 +208,7 @@ extension LogStore {
             sweeper.bucket = 0
             sweeper.slots.removeFirst()
             namespaces.release(slot)
+            sweepOwner = nil
         }
     }
 }

@@ -118,7 +118,7 @@ struct Opener {
         }
         let created = newest == nil
         try refuseUnusable(members, anyManifest: !created)
-        var manifest = try newest ?? create()
+        var manifest = newest ?? create()
         if configuration.openMode == .fresh && !created { startFresh(&manifest) }
         try checkAgainst(manifest, members, created: created)
         return try assemble(manifest, members, created: created)
@@ -228,7 +228,7 @@ struct Opener {
 
     // MARK: Making and checking manifests
 
-    private func create() throws(StoreError) -> Manifest {
+    private func create() -> Manifest {
         var manifest = Manifest()
         manifest.store = Identity128(
             hi: configuration.entropy.0, lo: configuration.entropy.1)
@@ -377,7 +377,7 @@ struct Opener {
 
     private mutating func manifestFile(_ member: Member) throws(StoreError) -> FileID {
         if member.file != .none { return member.file }
-        do {
+        do throws(IOError) {
             let file = try driver.open(member.directory, StoreFiles.manifest, .create)
             opened.append(file)
             let length = UInt64(Manifest.copies * Manifest.copyBytes)

@@ -102,12 +102,12 @@ extension LogStore {
     }
 
     @inline(__always)
-    private func tableLength(_ table: UnsafeRawPointer, _ shard: Int) -> UInt32 {
+    func tableLength(_ table: UnsafeRawPointer, _ shard: Int) -> UInt32 {
         UInt32(littleEndian: (table + 8 * shard).load(as: UInt32.self))
     }
 
     @inline(__always)
-    private func tableSum(_ table: UnsafeRawPointer, _ shard: Int) -> UInt32 {
+    func tableSum(_ table: UnsafeRawPointer, _ shard: Int) -> UInt32 {
         UInt32(littleEndian: (table + 8 * shard + 4).load(as: UInt32.self))
     }
 
@@ -156,7 +156,7 @@ extension LogStore {
         return true
     }
 
-    private func startRead(_ operation: Int32) {
+    func startRead(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
         let length = slot.pointee.rangeEnd - slot.pointee.rangeStart
         let tail = slot.pointee.pagesMode ? 0 : length % Self.pageBytes
@@ -364,7 +364,7 @@ extension LogStore {
         return true
     }
 
-    private func checkTable(
+    func checkTable(
         _ entry: IndexEntry, _ table: UnsafeRawPointer, _ identity: UInt32
     ) -> Bool {
         let bytes = UnsafeRawBufferPointer(start: table, count: 8 * entry.shardCount)

@@ -29,7 +29,6 @@ enum IOKind: UInt8 {
     case reclaimRead
     case checkpoint
     case recovery
-    case discard
 }
 
 package final class LogStore {
@@ -48,6 +47,15 @@ package final class LogStore {
     let groupPool: MemoryPool
     let footerPool: MemoryPool
     let bouncePool: MemoryPool
+    let manifestPool: MemoryPool
+    let reclaimPool: MemoryPool
+    /// Made when the first checkpoint is.
+    var checkpointPool: MemoryPool?
+    var checkpointHeaderMemory: UnsafeMutableRawPointer?
+    var checkpointFileInUse: FileID?
+    var sweeper = Sweeper()
+    /// Who sweeps the index, one at a time: a device's reclaim, -1 for purge, nil for nobody.
+    var sweepOwner: Int?
     let tables: ShardTableCache
 
     // Geometry, fixed at creation
@@ -119,10 +127,16 @@ package final class LogStore {
             chunkBytes: Group.gapBytes + parts.configuration.groupBytes, chunkCount: groupCount,
             driver: parts.driver)
         footerPool = try MemoryPool(
-            chunkBytes: WriteStream.footerPages(segmentPages) * FormatConstants.pageBytes,
+            chunkBytes: (WriteStream.footerPages(segmentPages) + 1) * FormatConstants.pageBytes,
             chunkCount: 2 * parts.devices.count + 6, driver: parts.driver)
         bouncePool = try MemoryPool(
             chunkBytes: Self.bounceBytes, chunkCount: 128, driver: parts.driver)
+        manifestPool = try MemoryPool(
+            chunkBytes: Manifest.copyBytes, chunkCount: SegmentTable.maximumDevices,
+            driver: parts.driver)
+        reclaimPool = try MemoryPool(
+            chunkBytes: Self.reclaimPages * FormatConstants.pageBytes,
+            chunkCount: parts.devices.count, driver: parts.driver)
         tables = ShardTableCache(bytes: parts.configuration.tableCacheBytes)
         groups = .allocate(capacity: groupCount)
         freeGroups = groupCount
@@ -192,8 +206,7 @@ package final class LogStore {
         case .footer: footerWritten(aux, chunk: index, completion)
         case .sync: segmentFlushed(aux, completion)
         case .manifestWrite, .manifestSync: manifestCompleted(kind, device: Int(index), completion)
-        case .segmentAllocate, .segmentHeader, .segmentSync, .directorySync, .reclaimRead,
-            .discard:
+        case .segmentAllocate, .segmentHeader, .segmentSync, .directorySync, .reclaimRead:
             reclaimCompleted(kind, device: Int(index), aux: aux, completion)
         case .checkpoint: checkpointCompleted(aux, completion)
         case .recovery: recoveryCompleted(index: index, aux: aux, completion)
@@ -250,12 +263,18 @@ package final class LogStore {
         return base + UInt64(low &- UInt32(truncatingIfNeeded: base))
     }
 
+    /// The version of an entry, as a get returns it.
+    package func version(_ entry: IndexEntry) -> UInt64 { fullVersion(entry) }
+
+    /// A version for a put whose checksums are made above the log.
+    package func nextPutVersion() -> UInt64 { takeVersion() }
+
     func takeVersion() -> UInt64 {
         nextVersion += 1
         return nextVersion
     }
 
-    func layout(_ entry: IndexEntry) -> BlockLayout {
+    package func layout(_ entry: IndexEntry) -> BlockLayout {
         BlockLayout(
             length: entry.length, shardCount: entry.shardCount,
             aligned: namespaces.aligned(entry.namespaceSlot))

@@ -72,6 +72,7 @@ package struct LogStoreConfiguration: Sendable {
     /// Bytes of a segment: at least 34 maximum blocks, so that less than 3 % is lost at its end.
     package var segmentBytes: Int {
         let wanted = max(minimumSegmentBytes, 34 * maximumBlockBytes)
-        return (wanted + (1 << 20) - 1) >> 20 << 20
+        let unit = 1 << 20
+        return (wanted + unit - 1) / unit * unit
     }
 }

@@ -51,6 +51,7 @@ package struct LogStoreStatistics: Sendable {
     package var tableReads: UInt64 = 0
     package var flushes: UInt64 = 0
     package var checkpoints: UInt64 = 0
+    package var checkpointErrors: UInt64 = 0
     package var recovery = RecoveryStatistics()
 
     package init() {}
@@ -89,6 +90,8 @@ package struct RecoveryStatistics: Sendable {
     package var damagedSegments: UInt64 = 0
     package var contested: UInt64 = 0
     package var contestedLost: UInt64 = 0
+    package var indexOverflow: UInt64 = 0
+    package var damagedCheckpoints: UInt64 = 0
     package init() {}
 }
 

@@ -25,6 +25,7 @@ package struct NamespaceTable {
         var instance: UInt64 = 0
         var fingerprint = Identity128(hi: 0, lo: 0)
         var aligned = false
+        var timeToLive: UInt32 = 0
         var bytes: UInt64 = 0
         var blocks: UInt64 = 0
     }
@@ -33,10 +34,26 @@ package struct NamespaceTable {
         // Lives as long as the process's store; freed in `deallocate`.
         hot = .allocate(capacity: Self.capacity)
         hot.initialize(repeating: Hot(), count: Self.capacity)
-        for record in records where record.state == 0 { _ = add(record) }
+        for record in records where record.state == NamespaceRecord.live { restore(record) }
     }
 
     func deallocate() { hot.deallocate() }
+
+    /// Puts a namespace of the manifest back into its slot.
+    private mutating func restore(_ record: NamespaceRecord) {
+        let slot = Int(record.slot)
+        guard slot < Self.capacity else { return }
+        while entries.count <= slot { entries.append(nil) }
+        occupy(slot, record)
+    }
+
+    private mutating func occupy(_ slot: Int, _ record: NamespaceRecord) {
+        entries[slot] = Entry(record: record, live: true)
+        slots[record.instance] = UInt16(slot)
+        hot[slot] = Hot(
+            instance: record.instance, fingerprint: record.fingerprint, aligned: record.aligned,
+            timeToLive: record.ttlSeconds)
+    }
 
     /// Adds a live namespace; nil when the table is full.
     mutating func add(_ record: NamespaceRecord) -> UInt16? {
@@ -47,10 +64,9 @@ package struct NamespaceTable {
             slot = entries.count - 1
         }
         guard let slot else { return nil }
-        entries[slot] = Entry(record: record, live: true)
-        slots[record.instance] = UInt16(slot)
-        hot[slot] = Hot(
-            instance: record.instance, fingerprint: record.fingerprint, aligned: record.aligned)
+        var placed = record
+        placed.slot = UInt16(slot)
+        occupy(slot, placed)
         return UInt16(slot)
     }
 
@@ -74,6 +90,10 @@ package struct NamespaceTable {
     package func fingerprint(_ slot: UInt16) -> Identity128 { hot[Int(slot)].fingerprint }
     @inline(__always)
     package func aligned(_ slot: UInt16) -> Bool { hot[Int(slot)].aligned }
+    package func timeToLive(_ slot: UInt16) -> UInt32 { hot[Int(slot)].timeToLive }
+    package func createdVersion(_ slot: UInt16) -> UInt64 {
+        entries[Int(slot)]?.record.createdVersion ?? 0
+    }
     package func isLive(_ slot: UInt16) -> Bool {
         Int(slot) < entries.count && entries[Int(slot)]?.live == true
     }
@@ -105,6 +125,7 @@ package struct NamespaceTable {
 
     mutating func setTimeToLive(_ slot: UInt16, seconds: UInt32) {
         entries[Int(slot)]?.record.ttlSeconds = seconds
+        hot[Int(slot)].timeToLive = seconds
     }
 
     /// The records that the manifest keeps.

@@ -57,4 +57,11 @@ package struct PieceMemory {
             address.copyMemory(from: source + done, byteCount: length)
         }
     }
+
+    /// Copies a stretch into pieces, host or device memory.
+    package func copy(at: Int, count wanted: Int, into target: inout PieceCursor) {
+        _ = forEachRun(from: at, count: wanted) { address, length, _ in
+            target.fill(length, from: address)
+        }
+    }
 }

@@ -43,6 +43,10 @@ struct Reclaimer {
     /// Value versions below this still lie in some other segment.
     var oldestValue: UInt64 = 0
     var chunk: Int32 = -1
+    /// Something could not be carried on: the victim is left as it is.
+    var failed = false
+    /// Header writes (first page and its copy on the last) under way.
+    var headerWrites = 0
 
     init(device: Int) {
         self.device = device
@@ -60,22 +64,20 @@ extension LogStore {
     /// Segments on a device that only records and carried blocks may take.
     private func reserved(_ device: Int) -> Int {
         var count = 0
-        for kind in [StreamKind.recordsA, .recordsB] {
-            let home = recordHome(kind)
-            if home == device && !hasOpenSegment(kind, device) { count += 1 }
-        }
+        let first = writableDevice(after: -1)
+        if first == device && !hasOpenSegment(.recordsA, device) { count += 1 }
+        let second = writableDevice(after: first)
+        if second == device && !hasOpenSegment(.recordsB, device) { count += 1 }
         if configuration.mode == .cache && !hasOpenSegment(.reinserted, device) { count += 1 }
         return count
     }
 
-    private func recordHome(_ kind: StreamKind) -> Int {
-        let writable = devices.indices.filter { devices[$0].takesWrites }
-        guard let first = writable.first else { return 0 }
-        return kind == .recordsB && writable.count > 1 ? writable[1] : first
-    }
-
     private func hasOpenSegment(_ kind: StreamKind, _ device: Int) -> Bool {
-        streams.contains { $0.kind == kind && $0.device == device && $0.segment != nil }
+        for stream in streams.indices
+        where streams[stream].kind == kind && streams[stream].device == device
+            && streams[stream].segment != nil
+        { return true }
+        return false
     }
 
     /// A clean segment for a stream, or nil when it has to wait.
@@ -137,6 +139,8 @@ extension LogStore {
         trailer.footerPages = UInt32(pages)
         trailer.minVersion = state.pointee.minVersion
         trailer.maxVersion = state.pointee.maxVersion
+        trailer.minValueVersion = state.pointee.minValueVersion
+        trailer.metaPages = state.pointee.metaPages + UInt32(pages) + 1
         trailer.sealedWallSeconds = clock.wallSeconds
         trailer.livePagesAtSeal = state.pointee.livePages
         let memory = footerPool.pointer(chunk) + pages * Self.pageBytes
@@ -287,11 +291,15 @@ extension LogStore {
             if errno != 0 { devices[device].failed(errno: errno) }
         case .reclaimRead: footerRead(device, errno)
         case .segmentHeader:
-            guard errno == 0 else {
+            reclaimers[device].headerWrites -= 1
+            if errno != 0 { reclaimers[device].failed = true }
+            guard reclaimers[device].headerWrites == 0 else { return }
+            guard !reclaimers[device].failed else {
+                reclaimers[device].failed = false
                 headerFailed(device, errno)
                 return
             }
-            statistics.metadataBytes += UInt64(Self.pageBytes)
+            statistics.metadataBytes += UInt64(2 * Self.pageBytes)
             reclaimers[device].phase = .syncing
             sync(file(segment), Self.tag(.segmentSync, Int32(device)))
         case .segmentSync:
@@ -502,6 +510,8 @@ extension LogStore {
     }
 
     private func continueSweep(_ device: Int) {
+        guard sweepOwner == nil || sweepOwner == device else { return }
+        sweepOwner = device
         let segment = reclaimers[device].segment
         reclaimers[device].sweepBucket = index.sweep(
             from: reclaimers[device].sweepBucket, buckets: 16384
@@ -514,6 +524,7 @@ extension LogStore {
             return true
         }
         if reclaimers[device].sweepBucket >= index.bucketCount {
+            sweepOwner = nil
             reclaimers[device].phase = .settling
         }
     }
@@ -529,6 +540,10 @@ extension LogStore {
     private func settleVictim(_ device: Int) {
         let segment = reclaimers[device].segment
         let state = segments.pointer(segment)
+        if reclaimers[device].failed && reclaimers[device].pending == 0 {
+            leaveVictim(device)
+            return
+        }
         guard reclaimers[device].pending == 0, state.pointee.readers == 0,
             state.pointee.groupsInFlight == 0, !flushCovers(segment),
             let generation = takeGeneration()
@@ -558,11 +573,24 @@ extension LogStore {
             into: UnsafeMutableRawBufferPointer(start: memory, count: Self.pageBytes),
             secret: manifest.secret)
         reclaimers[device].phase = .writingHeader
-        issue(
-            IORequest(
-                tag: Self.tag(.segmentHeader, Int32(device)), operation: .write,
-                file: FileID(file), fileOffset: 0,
-                piece: reclaimPool.piece(reclaimers[device].chunk, length: Self.pageBytes)))
+        reclaimers[device].headerWrites = 2
+        for page in 0..<2 {
+            issue(
+                IORequest(
+                    tag: Self.tag(.segmentHeader, Int32(device)), operation: .write,
+                    file: FileID(file),
+                    fileOffset: page == 0 ? 0 : Self.offset(page: segmentPages - 1),
+                    piece: reclaimPool.piece(reclaimers[device].chunk, length: Self.pageBytes)))
+        }
+    }
+
+    /// A victim whose tombstones or pinned blocks could not be carried on keeps what it has.
+    private func leaveVictim(_ device: Int) {
+        giveChunk(device)
+        reclaimers[device].failed = false
+        reclaimers[device].scan = nil
+        reclaimers[device].phase = .idle
+        segments[reclaimers[device].segment].state = .sealed
     }
 
     private func flushCovers(_ segment: UInt32) -> Bool {

@@ -33,8 +33,9 @@ extension LogStore {
             lookForCheckpoints(recovery)
             return true
         }
-        guard let load = recovery.checkpoint, load.chosen >= 0, recovery.pendingIO == 0 || load.table.isEmpty == false
-        else { return false }
+        guard let load = recovery.checkpoint, load.chosen >= 0, !load.table.isEmpty else {
+            return false
+        }
         return readChunks(recovery)
     }
 
@@ -167,7 +168,9 @@ extension LogStore {
             load.table[entry.segment] = entry
             let state = segments.pointer(entry.segment)
             state.pointee.minVersion = min(state.pointee.minVersion, entry.minVersion)
-            state.pointee.minValueVersion = min(state.pointee.minValueVersion, entry.minVersion)
+            state.pointee.minValueVersion = min(
+                state.pointee.minValueVersion, entry.minValueVersion)
+            state.pointee.metaPages = max(state.pointee.metaPages, entry.metaPages)
             state.pointee.maxVersion = max(state.pointee.maxVersion, entry.maxVersion)
             nextVersion = max(nextVersion, entry.maxVersion)
             if entry.state == SegmentState.sealed.rawValue { recovery.covered.insert(entry.segment) }
@@ -229,6 +232,7 @@ extension LogStore {
             guard let (fingerprint, entry) = BlockIndex.decode(record: record),
                 load.table[entry.place.segment] != nil,
                 namespaces.isLive(entry.namespaceSlot),
+                fullVersion(entry) > namespaces.createdVersion(entry.namespaceSlot),
                 index.find(fingerprint) != entry
             else { continue }
             if !publish(fingerprint, entry) { statistics.recovery.indexOverflow += 1 }

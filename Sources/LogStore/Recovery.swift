@@ -73,9 +73,11 @@ final class Recovery {
         phaseStartedAt = startedAt
         pool = try? MemoryPool(
             chunkBytes: Self.chunkBytes, chunkCount: Self.workerCount, driver: store.driver)
+        var withFile: [UInt32] = []
         store.segments.forEach { id in
-            if store.segments[id].file >= 0 { found.append(id) }
+            if store.segments[id].file >= 0 { withFile.append(id) }
         }
+        found = withFile
         headerBytes = max(1, found.count) * 2 * FormatConstants.pageBytes
         headerMemory = .allocate(byteCount: headerBytes, alignment: 4096)
         headerMemory.initializeMemory(as: UInt8.self, repeating: 0, count: headerBytes)
@@ -206,10 +208,10 @@ extension LogStore {
             state.pointee.footerFirstPage = trailer.footerFirstPage
             state.pointee.footerPages = trailer.footerPages
             state.pointee.minVersion = trailer.minVersion
-            state.pointee.minValueVersion = trailer.minVersion
+            state.pointee.minValueVersion = trailer.minValueVersion
             state.pointee.maxVersion = trailer.maxVersion
             state.pointee.recordCount = trailer.recordCount
-            state.pointee.metaPages += trailer.footerPages + 1
+            state.pointee.metaPages = trailer.metaPages
         }
     }
 
@@ -231,6 +233,7 @@ extension LogStore {
         recovery.phaseStartedAt = now
         recovery.phase = .replay
         recovery.checkpoint = nil
+        index.cancelScans()
         for id in recovery.found
         where !recovery.covered.contains(id) && segments[id].generation != 0 {
             recovery.queue.append(id)
@@ -344,7 +347,6 @@ extension LogStore {
             context: context(segment)
         ) { view, header in
             replay(recovery, segment, view)
-            if header.descriptorIndex == 0 { segments[segment].metaPages += 0 }
             return true
         }
         recovery.workers[number].scan = scan

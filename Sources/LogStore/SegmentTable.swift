@@ -41,6 +41,8 @@ package struct Segment {
     package var readers: Int32 = 0
     package var minVersion: UInt64 = UInt64.max
     package var maxVersion: UInt64 = 0
+    /// The lowest version of a record with a value; decides which tombstones are still needed.
+    package var minValueVersion: UInt64 = UInt64.max
     package var recordCount: UInt32 = 0
     /// Footer pages as the trailer tells; 0 when there is no readable trailer.
     package var footerFirstPage: UInt32 = 0

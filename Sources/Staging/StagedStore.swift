@@ -1,0 +1,369 @@
+// StagedStore: the log store with its DRAM tier on top. Puts that are volatile, odd or kept as read
+// copies are made into stored images in slabs and written from there; gets that are cached, leased
+// or unaligned are read into slabs and served from them. Owner thread; same pump as the log below.
+//
+// Invariants:
+//  - every operation taken by `submit` is answered exactly once, and `released` follows only for an
+//    answer that said the memory was still in use;
+//  - a resident that is the only copy of a block (dirty) is not evicted before the log has it;
+//  - nobody waits for slabs by spinning: a full arena throttles puts, and queues gets behind the
+//    reads under way.
+
+import BlockIO
+import LogStore
+import SegmentFormat
+
+package struct StagedConfiguration: Sendable {
+    package var log: LogStoreConfiguration
+    /// Bytes of slabs; 0 for a store without staging.
+    package var stagingBytes: Int
+    package var slabBytes: Int = 64 << 10
+    /// Whether put and read blocks stay as read copies (inclusive), or leave when handed up.
+    package var inclusive: Bool
+
+    package init(log: LogStoreConfiguration, stagingBytes: Int, inclusive: Bool) {
+        self.log = log
+        self.stagingBytes = stagingBytes
+        self.inclusive = inclusive
+    }
+}
+
+package struct StagedStatistics: Sendable {
+    package var hitsStaging: UInt64 = 0
+    package var hitsDevice: UInt64 = 0
+    package var stagedReads: UInt64 = 0
+    package var sharedReads: UInt64 = 0
+    package var directReads: UInt64 = 0
+    package var bounceBytes: UInt64 = 0
+    package var throttledPuts: UInt64 = 0
+    package var throttledGets: UInt64 = 0
+    package var volatileLost: UInt64 = 0
+    package var timedOut: UInt64 = 0
+    package var cancelled: UInt64 = 0
+    package init() {}
+}
+
+package final class StagedStore {
+    package let log: LogStore
+    package let arena: StagingArena?
+    package let configuration: StagedConfiguration
+    /// Not owned: outlives the store.
+    package unowned(unsafe) var sink: (any StoreSink)?
+    package var statistics = StagedStatistics()
+    package let touches: TouchQueue
+
+    let operations: StagedPool
+    /// Operations that wait for slabs, in order.
+    var waitingForSlabs = StagedList()
+    /// Operations that found no room in the log.
+    var waitingForLog = StagedList()
+    /// First operation that waits for each resident's filling, by resident slot.
+    var joined: [Int32]
+    var touchBuffer: [StagingKey]
+    var scratchKeys: UInt64 = 0
+    /// The earliest deadline of a live operation.
+    var earliestDeadline = UInt64.max
+    var deadlineCount = 0
+    var wasRecovered = false
+    /// Bytes of heap memory behind unaligned reads under way.
+    var bounceInUse = 0
+    static let bounceLimit = 64 << 20
+    var closing = false
+
+    /// Internal tokens of the log carry the operation's number; control tokens are passed through.
+    static let controlBit: UInt64 = 1 << 63
+
+    package static func open(
+        _ configuration: StagedConfiguration, driver: any BlockDriver, clock: any Clock
+    ) throws(StoreError) -> StagedStore {
+        var arena: StagingArena?
+        let slabs = configuration.stagingBytes / configuration.slabBytes
+        if slabs > 0 {
+            do {
+                arena = try StagingArena(
+                    slabBytes: configuration.slabBytes, slabCount: slabs,
+                    residentCapacity: slabs, policy: LRUPolicy(), regions: driver.regions)
+            } catch {
+                throw StoreError(
+                    .resource, operation: "open", subject: "the staging arena",
+                    errno: error.errno, advice: "Lower the staging bytes or the memory limit.")
+            }
+        }
+        let log = try LogStore.open(configuration.log, driver: driver, clock: clock)
+        if let arena { driver.register(arena.region) }
+        return StagedStore(log: log, arena: arena, configuration: configuration)
+    }
+
+    private init(log: LogStore, arena: StagingArena?, configuration: StagedConfiguration) {
+        self.log = log
+        self.arena = arena
+        self.configuration = configuration
+        operations = StagedPool(capacity: log.configuration.operations)
+        touches = TouchQueue(bound: 1 << 16)
+        touchBuffer = touches.makeBuffer()
+        joined = [Int32](
+            repeating: -1,
+            count: arena == nil
+                ? 0 : configuration.stagingBytes / configuration.slabBytes + 1)
+        log.delegate = self
+    }
+
+    // MARK: The pump
+
+    @discardableResult
+    package func pump() -> Bool {
+        drainTouches()
+        var progressed = log.pump()
+        if !wasRecovered && log.isRecovered {
+            wasRecovered = true
+            progressed = true
+            sink?.happened(
+                .recovered(
+                    nanoseconds: log.statistics.recovery.totalNanoseconds, blocks: log.index.count))
+        }
+        if progressed { retryWaiting() }
+        if deadlineCount > 0 && log.clock.monotonic >= earliestDeadline { expireDeadlines() }
+        return progressed
+    }
+
+    /// When the owner has to be awake next, monotonic nanoseconds.
+    package var nextDeadline: UInt64 {
+        deadlineCount > 0 ? earliestDeadline : UInt64.max
+    }
+
+    package var isRecovered: Bool { log.isRecovered }
+    package var durableVersion: UInt64 { log.durableVersion }
+
+    /// Whether nothing is under way.
+    package var isIdle: Bool { operations.inUse == 0 && log.isIdle }
+
+    private func retryWaiting() {
+        var list = waitingForLog
+        waitingForLog = StagedList()
+        while let operation = list.popFirst(operations) { resume(operation) }
+        guard arena != nil, !waitingForSlabs.isEmpty else { return }
+        list = waitingForSlabs
+        waitingForSlabs = StagedList()
+        while let operation = list.popFirst(operations) { resume(operation) }
+    }
+
+    private func drainTouches() {
+        guard let arena, touches.count > 0 else { return }
+        touches.drain(into: &touchBuffer)
+        for key in touchBuffer {
+            if let found = arena.find(key) { arena.touch(found.slot) }
+        }
+    }
+
+    // MARK: Taking operations
+
+    /// Takes an operation. False: no room now; try again after `pump`.
+    package func submit(_ operation: StoreOperation) -> Bool {
+        switch operation.kind {
+        case .get, .put, .delete:
+            guard let index = operations.take(operation) else { return false }
+            let slot = operations.slots + Int(index)
+            slot.pointee.fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
+            if operation.deadline > 0 {
+                deadlineCount += 1
+                earliestDeadline = min(earliestDeadline, operation.deadline)
+            }
+            if let problem = validate(operation) {
+                answer(index, problem)
+                return true
+            }
+            if operation.kind != .get && !waitingForLog.isEmpty {
+                waitingForLog.append(index, operations)  // writes keep their order
+            } else {
+                resume(index)
+            }
+        case .touch: touch(operation)
+        case .pin: pin(operation)
+        case .unpin:
+            log.unpin(log.fingerprint(operation.namespaceSlot, operation.key))
+            reply(operation.token, .done)
+        case .contains:
+            let fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
+            let resident = arena?.find(fingerprint.stagingKey)
+            let present =
+                resident?.state.isVisible == true || log.lookup(fingerprint).entry != nil
+            reply(operation.token, present ? .hit : .miss)
+        }
+        return true
+    }
+
+    private func reply(_ token: UInt64, _ status: Status) {
+        sink?.answered(StoreAnswer(token: token, status: status))
+    }
+
+    private func touch(_ operation: StoreOperation) {
+        let fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
+        if let arena, let found = arena.find(fingerprint.stagingKey) { arena.touch(found.slot) }
+        reply(operation.token, .done)
+    }
+
+    private func pin(_ operation: StoreOperation) {
+        let fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
+        reply(operation.token, log.pin(fingerprint, until: operation.deadline))
+    }
+
+    private func validate(_ operation: StoreOperation) -> Status? {
+        if operation.key.count == 0 || operation.key.count > FormatConstants.maxKeyBytes
+            || operation.parent.count > FormatConstants.maxKeyBytes
+            || !log.namespaces.isLive(operation.namespaceSlot)
+        {
+            return .invalid
+        }
+        if operation.pieceCount > 0 && operation.pieces == nil { return .invalid }
+        var total: UInt64 = 0
+        for index in 0..<operation.pieceCount {
+            guard let piece = operation.pieces?[index],
+                log.driver.regions.contains(piece)
+            else { return .invalid }
+            let (sum, overflow) = total.addingReportingOverflow(piece.length)
+            if overflow { return .invalid }
+            total = sum
+        }
+        if operation.kind == .put {
+            if closing { return .readOnly }
+            if operation.length == 0 || total < UInt64(operation.length) { return .invalid }
+            if UInt64(operation.length) > log.manifest.maxBlockBytes { return .tooLarge }
+            return validateShards(operation)
+        }
+        return nil
+    }
+
+    private func validateShards(_ operation: StoreOperation) -> Status? {
+        guard let lengths = operation.shardLengths else { return nil }
+        guard operation.shardCount >= 1, operation.shardCount <= FormatConstants.maxShards else {
+            return .invalid
+        }
+        var sum: UInt64 = 0
+        for shard in 0..<operation.shardCount { sum += UInt64(lengths[shard]) }
+        return sum == UInt64(operation.length) ? nil : .invalid
+    }
+
+    /// Starts an operation, or goes on with one that waited.
+    func resume(_ index: Int32) {
+        switch operations[index].message.kind {
+        case .get: startGet(index)
+        case .put: startPut(index)
+        case .delete: startDelete(index)
+        default: preconditionFailure("only keyed I/O is kept in slots")
+        }
+    }
+
+    // MARK: Delete
+
+    private func startDelete(_ index: Int32) {
+        let slot = operations.slots + Int(index)
+        let taken = log.delete(
+            token: UInt64(index), fingerprint: slot.pointee.fingerprint,
+            namespaceSlot: slot.pointee.message.namespaceSlot, key: slot.pointee.message.key)
+        if !taken { waitingForLog.append(index, operations) }
+    }
+
+    func deleteEnded(_ index: Int32, _ outcome: Outcome) {
+        if outcome.status == .deleted || outcome.status == .notFound {
+            removeOlder(operations[index].fingerprint, than: outcome.version)
+        }
+        answer(index, outcome)
+    }
+
+    /// Drops a resident that a delete or a newer version has overtaken.
+    func removeOlder(_ fingerprint: Fingerprint, than version: UInt64) {
+        guard let arena, let found = arena.find(fingerprint.stagingKey), found.state.isVisible
+        else { return }
+        if found.state == .clean || arena.info(found.slot).version < version {
+            arena.remove(found.slot)
+        }
+    }
+
+    // MARK: Control
+
+    package func openNamespace(
+        token: UInt64, fields: [(String, String)], aligned: Bool, timeToLive: UInt32,
+        capBytes: UInt64
+    ) {
+        log.openNamespace(
+            token: token | Self.controlBit, fields: fields, aligned: aligned,
+            timeToLive: timeToLive, capBytes: capBytes)
+    }
+
+    package func purge(token: UInt64, namespaceSlot: UInt16) {
+        _ = arena?.removeAll(namespaceSlot: namespaceSlot)
+        log.purge(token: token | Self.controlBit, namespaceSlot)
+    }
+
+    package func flush(token: UInt64, through version: UInt64) {
+        log.flush(token: token | Self.controlBit, through: version)
+    }
+
+    package func checkpoint(token: UInt64) { log.checkpoint(token: token | Self.controlBit) }
+
+    /// Refuses new writes from now on; the caller pumps until idle, flushes and checkpoints.
+    package func beginClose() { closing = true }
+
+    package func shutdown() {
+        log.delegate = nil
+        log.shutdown()
+    }
+
+    // MARK: Answers
+
+    func answer(_ index: Int32, _ status: Status, reason: MissReason = .none) {
+        var made = StoreAnswer(token: operations[index].message.token, status: status)
+        made.reason = reason
+        deliver(index, made)
+    }
+
+    func answer(_ index: Int32, _ outcome: Outcome) {
+        var made = StoreAnswer(token: operations[index].message.token, status: outcome.status)
+        made.reason = outcome.reason
+        made.errno = outcome.errno
+        made.version = outcome.version
+        made.length = outcome.length
+        made.shardCount = outcome.shardCount
+        made.retryNanoseconds = outcome.retryNanoseconds
+        if outcome.status == .throttled { made.retryNanoseconds = 1_000_000 }
+        deliver(index, made)
+    }
+
+    /// Answers and frees the operation; one that was given up before only lets go of its memory.
+    func deliver(_ index: Int32, _ answer: StoreAnswer) {
+        let abandoned = operations[index].abandoned
+        let silent = operations[index].silent
+        let token = operations[index].message.token
+        if operations[index].message.deadline > 0 { deadlineCount -= 1 }
+        operations.give(index)
+        if !abandoned {
+            sink?.answered(answer)
+        } else if !silent {
+            sink?.released(token)
+        }
+    }
+}
+
+extension StagedStore: LogStoreDelegate {
+    package func finished(_ outcome: Outcome) {
+        if outcome.token & Self.controlBit != 0 {
+            var passed = outcome
+            passed.token &= ~Self.controlBit
+            sink?.controlled(passed)
+            return
+        }
+        let index = Int32(truncatingIfNeeded: outcome.token)
+        switch operations[index].message.kind {
+        case .get: readEnded(index, outcome)
+        case .put: appendEnded(index, outcome)
+        case .delete: deleteEnded(index, outcome)
+        default: break
+        }
+    }
+
+    package func evicted(_ fingerprint: Fingerprint) {}
+}
+
+extension Fingerprint {
+    var stagingKey: StagingKey { StagingKey(hi: hi, lo: lo) }
+}
