@@ -17,7 +17,7 @@ enum ImportRules {
         "LogStore": ["SegmentFormat", "BlockIO", "CPlatform"],
         "Staging": ["LogStore", "BlockIO", "SegmentFormat"],
         "Hearth": ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
-        "BenchKit": ["BlockIO", "SegmentFormat", "CPlatform", "CZlib", "Histogram"],
+        "BenchKit": ["BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
         "hearth-bench": [
             "Hearth", "BenchKit", "Staging", "LogStore", "BlockIO", "SegmentFormat", "CPlatform",
             "ArgumentParser",
