@@ -9,6 +9,7 @@
 
 import BlockIO
 import SegmentFormat
+import Synchronization
 
 enum RecoveryPhase: UInt8 {
     case headers
@@ -36,8 +37,10 @@ struct ReplayWorker {
     var pages: UInt32 = 0
     var pendingIO = false
     var errno: Int32 = 0
-    /// Stream that goes on writing into this segment, or -1.
-    var stream = -1
+    /// The footer of a segment that writing may go on in, and its memory.
+    var footer: DescriptorPageWriter?
+    var footerChunk: Int32 = -1
+    var hasValues = false
 }
 
 final class Recovery {
@@ -65,6 +68,12 @@ final class Recovery {
     var contestedMemory: UnsafeMutableRawPointer?
     var contestedBytes = 0
     var checkpoint: CheckpointLoad?
+    /// Every record that kills has been met: what the index has is not of a dead version.
+    var recordsMet = false
+    /// Segments still to be replayed that may hold such records.
+    var recordSegments: Set<UInt32> = []
+    /// Pages of each segment that the checkpoint speaks for: values before are in it, or dead.
+    var settledPages: [UInt32: UInt32] = [:]
     /// Segments whose checkpoint entries hold and that need no replay.
     var covered: Set<UInt32> = []
 
@@ -238,8 +247,39 @@ extension LogStore {
         where !recovery.covered.contains(id) && segments[id].generation != 0 {
             recovery.queue.append(id)
         }
-        // Oldest first, so that most records are met in the order of their versions.
-        recovery.queue.sort { segments[$0].generation > segments[$1].generation }
+        // Segments that may hold tombstones first, so that reads can be served soon; then oldest
+        // first, so that most records are met in the order of their versions.
+        recovery.recordSegments = Set(recovery.queue.filter { mayHoldRecords($0) })
+        recovery.queue.sort {
+            let (first, second) = (
+                recovery.recordSegments.contains($0), recovery.recordSegments.contains($1)
+            )
+            if first != second { return second }
+            return segments[$0].generation > segments[$1].generation
+        }
+        if recovery.recordSegments.isEmpty { recordsAreMet(recovery) }
+    }
+
+    /// Records lie in segments of their own; of one without a trailer nobody knows.
+    private func mayHoldRecords(_ segment: UInt32) -> Bool {
+        segments[segment].footerPages == 0 || segments[segment].minValueVersion == UInt64.max
+    }
+
+    private func recordsAreMet(_ recovery: Recovery) {
+        recovery.recordsMet = true
+        index.storeWord(Self.readableWord).pointee.store(1, ordering: .releasing)
+    }
+
+    /// The store word that is 1 once entries may be believed by readers without the owner.
+    package static let readableWord = 0
+
+    private func workerEnded(_ recovery: Recovery, _ number: Int) {
+        recovery.workers[number].busy = false
+        if recovery.recordSegments.remove(recovery.workers[number].segment) != nil,
+            recovery.recordSegments.isEmpty
+        {
+            recordsAreMet(recovery)
+        }
     }
 
     private func advanceReplay(_ recovery: Recovery) -> Bool {
@@ -274,6 +314,14 @@ extension LogStore {
         if segments[segment].footerPages == 0 {
             worker.scan = SegmentScan(segment: segment, endPage: segmentPages)
             statistics.recovery.scannedSegments += 1
+            // Open at the crash, by the look of it: its footer is made again on the way. Some
+            // footer memory is kept back for new segments.
+            if footerPool.freeCount > footerPool.chunkCount / 2, !readOnly {
+                worker.footerChunk = footerPool.take()
+                worker.footer = DescriptorPageWriter(
+                    memory: footerPool.pointer(worker.footerChunk),
+                    pages: WriteStream.footerPages(segmentPages))
+            }
         } else {
             statistics.recovery.footerSegments += 1
         }
@@ -306,7 +354,7 @@ extension LogStore {
             recovery.workers[number].pages = 0
         }
         guard recovery.workers[number].page < end else {
-            recovery.workers[number].busy = false
+            workerEnded(recovery, number)
             return
         }
         let count = min(
@@ -347,12 +395,15 @@ extension LogStore {
             context: context(segment)
         ) { view, header in
             replay(recovery, segment, view)
+            noteForFooter(recovery, number, view)
+            if view.descriptor.hasValue { recovery.workers[number].hasValues = true }
             return true
         }
         recovery.workers[number].scan = scan
         if finished {
             scanned(scan)
-            recovery.workers[number].busy = false
+            goOnWriting(recovery, number, scan)
+            workerEnded(recovery, number)
             return
         }
         guard let wanted = scan.wanted else { return }
@@ -375,6 +426,42 @@ extension LogStore {
         }
     }
 
+    private func noteForFooter(_ recovery: Recovery, _ number: Int, _ view: RecordView) {
+        guard recovery.workers[number].footer != nil else { return }
+        let noted = recovery.workers[number].footer?.append(
+            view.descriptor, key: view.key, parent: view.parent)
+        if noted != true { recovery.workers[number].footer = nil }
+    }
+
+    /// A segment that was open, and of which nothing was unreadable, is written on behind the last
+    /// group found: a crash costs no space. One of each kind on a device; the others stay as they are.
+    private func goOnWriting(_ recovery: Recovery, _ number: Int, _ scan: SegmentScan) {
+        let worker = recovery.workers[number]
+        let state = segments.pointer(scan.segment)
+        let device = SegmentTable.device(scan.segment)
+        let kinds: [StreamKind] = worker.hasValues ? [.fresh] : [.recordsA, .recordsB]
+        let kind = kinds.first { kind in
+            !streams.contains {
+                $0.kind == kind && $0.segment != nil
+                    && (kind != .fresh || $0.device == device)
+            }
+        }
+        guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
+            state.pointee.state == .sealed, devices[device].takesWrites, let kind
+        else {
+            recovery.workers[number].footerChunk.withChunk { footerPool.give($0) }
+            return
+        }
+        let stream = streamIndex(kind, device: device)
+        streams[stream].segment = scan.segment
+        streams[stream].nextPage = scan.groupsEnd
+        streams[stream].footer = footer
+        streams[stream].footerChunk = worker.footerChunk
+        state.pointee.state = .open
+        state.pointee.stream = kind.rawValue
+        state.pointee.writtenPages = scan.groupsEnd
+    }
+
     /// One record, met in any order.
     private func replay(_ recovery: Recovery, _ segment: UInt32, _ view: RecordView) {
         statistics.recovery.records += 1
@@ -391,6 +478,7 @@ extension LogStore {
             return
         }
         state.pointee.minValueVersion = min(state.pointee.minValueVersion, found.version)
+        if let settled = recovery.settledPages[segment], found.page < settled { return }
         if let version = recovery.dead[fingerprint], found.version < version { return }
         guard let entry = entry(of: found, segment, slot) else { return }
         settle(recovery, fingerprint, entry, found.version, view.key)
@@ -416,9 +504,12 @@ extension LogStore {
             unpublish(fingerprint)
         }
         if let contested = recovery.contested[fingerprint] {
-            // Either the newer value was killed too, or it is known to have been flushed.
-            recovery.contested[fingerprint] = nil
-            if contested.newerVersion >= version {
+            let older = fullVersion(contested.older)
+            if version > contested.newerVersion {
+                recovery.contested[fingerprint] = nil
+            } else if version > older {
+                // The older one is dead (or the newer known to be flushed): no choice is left.
+                recovery.contested[fingerprint] = nil
                 place(fingerprint, contested.newer)
             }
         }
@@ -581,19 +672,14 @@ extension LogStore {
             let state = segments.pointer(id)
             if state.pointee.generation == 0 { state.pointee.recordCount = 0 }
             // What was found has survived a crash already.
-            state.pointee.flushedPages = segmentPages
+            state.pointee.flushedPages =
+                state.pointee.state == .open ? state.pointee.writtenPages : segmentPages
             if state.pointee.state == .clean {
                 state.pointee.flushedPages = 0
                 reclaimers[SegmentTable.device(id)].clean.append(id)
             }
         }
         self.recovery = nil
-        var waiting = waitingForRecovery
-        waitingForRecovery = OperationList()
-        while true {
-            let operation = waiting.popFirst(operations)
-            if operation < 0 { break }
-            startWrite(operation)
-        }
+        resumeWaitingToStart()
     }
 }

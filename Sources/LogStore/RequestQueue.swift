@@ -16,6 +16,8 @@ final class RequestQueue {
 
     deinit { memory.deallocate() }
 
+    var bytes: Int { capacity * MemoryLayout<IORequest>.stride }
+
     @inline(__always)
     var isEmpty: Bool { count == 0 }
 
