@@ -64,7 +64,7 @@ final class Client {
     // A lease
     var lease: Int32 = -1
     var leaseOffset: UInt64 = 0
-    var leaseRevision = 0
+    var leased: Revision?
 
     init(number: Int, valueBytes: Int) {
         self.number = number

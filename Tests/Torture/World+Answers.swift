@@ -181,7 +181,7 @@ extension World: StoreSink {
         if answer.lease >= 0 {
             client.lease = answer.lease
             client.leaseOffset = answer.leaseOffset
-            client.leaseRevision = index
+            client.leased = revision
             tally.add("leases")
             checkLease(client)
         }

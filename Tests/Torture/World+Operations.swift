@@ -62,6 +62,7 @@ extension World {
             model.namespaces[client.space].keys[client.key].deletesBegun += 1
             model.namespaces[client.space].keys[client.key].deletesInFlight += 1
             model.namespaces[client.space].keys[client.key].must = false
+            model.namespaces[client.space].keys[client.key].pinnedUntil = 0
             model.namespaces[client.space].keys[client.key].mustDurable = false
         }
         if client.operation.kind == .put {
