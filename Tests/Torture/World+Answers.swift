@@ -181,7 +181,7 @@ extension World: StoreSink {
         if answer.lease >= 0 {
             client.lease = answer.lease
             client.leaseOffset = answer.leaseOffset
-            client.leaseRevision = index
+            client.leased = revision
             tally.add("leases")
             checkLease(client)
         }
@@ -481,7 +481,9 @@ extension World: StoreSink {
             say("  \(clock.monotonic) \(describe(client, answer))")
         }
         guard journal != nil else { return }
-        journal?.append(UInt64(answer.status.rawValue) << 32 | UInt64(client.operation.kind.rawValue))
-        journal?.append(answer.status == .hit ? answer.delivered : 0)
+        let status = UInt64(answer.status.rawValue) << 56
+        let kind = UInt64(client.operation.kind.rawValue) << 48
+        let bytes = answer.status == .hit ? answer.delivered : 0
+        journal?[client.entry] = status | kind | bytes
     }
 }
