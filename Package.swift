@@ -58,5 +58,6 @@ let package = Package(
         .testTarget(
             name: "HearthTests", dependencies: ["Hearth", "SimulatedDisk"], swiftSettings: strict),
         .testTarget(name: "HearthBenchTests", dependencies: ["BenchKit"], swiftSettings: strict),
+        .testTarget(name: "HouseTests", swiftSettings: strict),
     ]
 )

@@ -61,7 +61,7 @@ package final class LogStore {
     // Geometry, fixed at creation
     package let segmentPages: UInt32
     package internal(set) var manifest: Manifest
-    var devices: [Device]
+    package internal(set) var devices: [Device]
 
     // Writing
     var streams: [WriteStream] = []
@@ -132,7 +132,7 @@ package final class LogStore {
             driver: parts.driver)
         footerPool = try MemoryPool(
             chunkBytes: (WriteStream.footerPages(segmentPages) + 1) * FormatConstants.pageBytes,
-            chunkCount: 2 * parts.devices.count + 6, driver: parts.driver)
+            chunkCount: 2 * parts.devices.count + 4, driver: parts.driver, registered: false)
         bouncePool = try MemoryPool(
             chunkBytes: Self.bounceBytes, chunkCount: 128, driver: parts.driver)
         manifestPool = try MemoryPool(

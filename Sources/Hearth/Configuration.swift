@@ -1,0 +1,157 @@
+// Configuration: everything a store is opened with, as one value. Each field tells its unit, its
+// default and its range; `validated()` checks them all, names the first that does not fit, and
+// splits the one memory limit. Nothing else in Hearth has options.
+
+import LogStore
+
+/// What a store is opened with. Make one, change what should differ, and hand it to `Store.open`.
+public struct Configuration: Sendable {
+    /// What happens when the store is full. Chosen at creation; fixed from then on.
+    public enum Mode: String, Sendable, CaseIterable {
+        /// Evicts the oldest segment. The default.
+        case cache
+        /// Refuses puts.
+        case store
+    }
+
+    /// What opening does about damage.
+    public enum OpenMode: String, Sendable, CaseIterable {
+        /// Skips and counts what is damaged. The default.
+        case quiet
+        /// Refuses to open a damaged store.
+        case strict
+        /// Starts empty; counters go on, so that nothing old is ever mistaken for new.
+        case fresh
+    }
+
+    /// How the DRAM tier relates to the engine's own.
+    public enum StagingMode: String, Sendable, CaseIterable {
+        /// Blocks put and read stay as read copies. The default.
+        case inclusive
+        /// A write buffer and read window: a block handed up leaves first.
+        case exclusive
+    }
+
+    /// Which I/O driver runs the store.
+    public enum Driver: String, Sendable, CaseIterable {
+        /// io_uring where the kernel grants it, else threads; told in the statistics. The default.
+        case automatic
+        /// io_uring or an error.
+        case ioUring = "io_uring"
+        /// A pool of threads with `preadv2` and `pwritev2`.
+        case threads
+    }
+
+    // MARK: The store
+
+    /// One directory per device, 1 to 32, made if absent. The order does not matter after creation.
+    public var directories: [String]
+    /// Bytes that the store may take on all its devices, metadata included: a hard limit.
+    /// No default; see `capacity(forValueBytes:blockBytes:)` for what a given load needs.
+    public var capacityBytes: UInt64
+    /// Default `.cache`.
+    public var mode = Mode.cache
+    /// Default `.quiet`.
+    public var openMode = OpenMode.quiet
+    /// Largest block, bytes; fixed at creation. Default 16 MiB; 4 KiB to 64 MiB.
+    public var maximumBlockBytes = 16 << 20
+    /// Smallest segment, bytes; the segment is the larger of this and 34 maximum blocks. Default
+    /// 256 MiB; 1 MiB to 2 GiB.
+    public var minimumSegmentBytes = 256 << 20
+    /// Whether the store opens although a member directory is missing; its blocks are misses then.
+    /// Default true.
+    public var allowAbsentMembers = true
+
+    // MARK: Memory
+
+    /// Bytes of memory for index, slabs, shard tables and buffers together. Default 1 GiB; 32 MiB
+    /// to 64 TiB.
+    public var memoryLimitBytes = 1 << 30
+    /// Blocks that the index has room for. Default: capacity over `expectedBlockBytes`, and a tenth
+    /// more. 1,024 to 2^33.
+    public var indexEntries: Int?
+    /// Bytes of the usual block, which sizes the index where `indexEntries` is not given. Default
+    /// 64 KiB; 1 to 64 MiB.
+    public var expectedBlockBytes = 64 << 10
+    /// Bytes of slabs of the DRAM tier. Default: what the memory limit leaves. 0 for none, else at
+    /// least two maximum blocks.
+    public var stagingBytes: Int?
+    /// Bytes of a slab, a multiple of 4 KiB. Default 64 KiB; 4 KiB to 2 MiB.
+    public var slabBytes = 64 << 10
+    /// Default `.inclusive`.
+    public var stagingMode = StagingMode.inclusive
+    /// Bytes for cached shard tables. Default 16 MiB, an eighth of the memory limit at most; 1 MiB
+    /// to 4 GiB.
+    public var tableCacheBytes: Int?
+
+    // MARK: I/O
+
+    /// Default `.automatic`.
+    public var driver = Driver.automatic
+    /// Requests at the device at once. Default 256; 8 to 4,096.
+    public var queueDepth = 256
+    /// Operations under way at once; more wait their turn. Default 4,096; 16 to 65,536.
+    public var operationsInFlight = 4096
+    /// Value bytes gathered into one write. Default 1 MiB; 64 KiB to 8 MiB, a multiple of 4 KiB.
+    public var groupBytes = 1 << 20
+    /// Buffers that gather writes. Default 8; 4 to 256.
+    public var groupBuffers = 8
+    /// Clean segments kept ahead on each device. Default 2; 1 to 64.
+    public var cleanSegments = 2
+
+    /// Who holds the store's lock, told to whoever finds it locked. Default: process id and name.
+    public var holder: String?
+
+    /// A store over these directories that takes at most this many bytes on them.
+    public init(directories: [String], capacityBytes: UInt64) {
+        self.directories = directories
+        self.capacityBytes = capacityBytes
+    }
+
+    /// A store in one directory.
+    public init(directory: String, capacityBytes: UInt64) {
+        self.init(directories: [directory], capacityBytes: capacityBytes)
+    }
+
+    /// Bytes of a segment.
+    public var segmentBytes: Int { core(entries: 1, tables: 0).segmentBytes }
+
+    /// Entries that the index gets.
+    var effectiveIndexEntries: Int {
+        if let indexEntries { return indexEntries }
+        return Self.indexEntries(capacity: capacityBytes, blockBytes: expectedBlockBytes)
+    }
+
+    static func indexEntries(capacity: UInt64, blockBytes: Int) -> Int {
+        let blocks = capacity / UInt64(max(blockBytes, 1))
+        return max(4096, Int(clamping: min(blocks, 1 << 32) / 10 * 11 + 1024))
+    }
+
+    var effectiveTableCacheBytes: Int {
+        tableCacheBytes ?? max(1 << 20, min(16 << 20, memoryLimitBytes / 8))
+    }
+
+    /// The core's form of this configuration.
+    func core(entries: Int, tables: Int) -> LogStoreConfiguration {
+        var random = SystemRandomNumberGenerator()
+        var made = LogStoreConfiguration(
+            directories: directories, capacityBytes: capacityBytes, indexEntries: entries,
+            entropy: (random.next(), random.next(), random.next(), random.next()))
+        made.mode = mode == .cache ? .cache : .store
+        switch openMode {
+        case .quiet: made.openMode = .quiet
+        case .strict: made.openMode = .strict
+        case .fresh: made.openMode = .fresh
+        }
+        made.maximumBlockBytes = maximumBlockBytes
+        made.minimumSegmentBytes = minimumSegmentBytes
+        made.groupBytes = groupBytes
+        made.groupBuffers = groupBuffers
+        made.operations = operationsInFlight
+        made.cleanSegments = cleanSegments
+        made.tableCacheBytes = tables
+        made.allowAbsent = allowAbsentMembers
+        made.holder = holder ?? ProcessName.current
+        return made
+    }
+}

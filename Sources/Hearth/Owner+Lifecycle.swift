@@ -1,0 +1,188 @@
+// The beginning and the end of an owner thread: open, waiting for recovery, close. Closing refuses
+// new operations, lets those under way end, flushes, makes a checkpoint, and only then closes files.
+
+import BlockIO
+import Glibc
+import LogStore
+import Staging
+
+struct Lifecycle {
+    enum Phase {
+        case open
+        /// New operations are refused; those under way end.
+        case draining
+        case flushing
+        case checkpointing
+        /// The last I/O ends.
+        case settling
+        case closed
+    }
+
+    var phase = Phase.open
+    var waitingForRecovery: [@Sendable (Bool) -> Void] = []
+    var waitingForClose: [@Sendable () -> Void] = []
+
+    var refuses: Bool { phase != .open }
+
+    mutating func recovered() {
+        for waiter in waitingForRecovery { waiter(true) }
+        waitingForRecovery = []
+    }
+}
+
+extension Owner {
+    func waitForRecovery(_ done: @escaping @Sendable (Bool) -> Void) {
+        if store.isRecovered {
+            done(true)
+        } else if lifecycle.phase != .open {
+            done(false)
+        } else {
+            lifecycle.waitingForRecovery.append(done)
+        }
+    }
+
+    func beginClose(_ done: @escaping @Sendable () -> Void) {
+        lifecycle.waitingForClose.append(done)
+        guard lifecycle.phase == .open else { return }
+        lifecycle.phase = .draining
+        store.beginClose()
+    }
+
+    func advanceClosing() {
+        switch lifecycle.phase {
+        case .draining:
+            guard isQuiet else { return }
+            lifecycle.phase = .flushing
+            let token = control { [unowned self] _ in startCheckpoint() }
+            store.flush(token: token, through: UInt64.max)
+        case .settling:
+            guard isQuiet else { return }
+            lifecycle.phase = .closed
+        default: break
+        }
+    }
+
+    private func startCheckpoint() {
+        lifecycle.phase = .checkpointing
+        if store.log.readOnly {
+            lifecycle.phase = .settling
+            return
+        }
+        let token = control { [unowned self] _ in lifecycle.phase = .settling }
+        store.checkpoint(token: token)
+    }
+}
+
+/// What opening hands to the thread that asked.
+struct OpenedEngine: Sendable {
+    var shared: SharedStore
+    var configuration: Configuration
+}
+
+/// A thread of its own for one store, from open to close.
+final class OwnerThread: Sendable {
+    private let configuration: Configuration
+    private let opened: @Sendable (Result<OpenedEngine, HearthError>) -> Void
+
+    private init(
+        _ configuration: Configuration,
+        _ opened: @escaping @Sendable (Result<OpenedEngine, HearthError>) -> Void
+    ) {
+        self.configuration = configuration
+        self.opened = opened
+    }
+
+    /// Starts the thread; `opened` is called once, from it (or from here when there is no thread).
+    static func start(
+        _ configuration: Configuration,
+        _ opened: @escaping @Sendable (Result<OpenedEngine, HearthError>) -> Void
+    ) {
+        let reference = Unmanaged.passRetained(OwnerThread(configuration, opened))
+        var thread = pthread_t()
+        let failure = pthread_create(
+            &thread, nil,
+            { argument in
+                if let argument {
+                    Unmanaged<OwnerThread>.fromOpaque(argument).takeRetainedValue().main()
+                }
+                return nil
+            }, reference.toOpaque())
+        guard failure == 0 else {
+            reference.release()
+            opened(
+                .failure(
+                    HearthError(
+                        .resource, operation: "open", subject: "the owner thread", errno: failure,
+                        advice: "The process may start no more threads: raise its limit.")))
+            return
+        }
+        pthread_detach(thread)
+    }
+
+    private func main() {
+        Self.nameThread("hearth-owner")
+        let driver: any BlockDriver
+        do throws(IOError) {
+            let choice: DriverChoice =
+                switch configuration.driver {
+                case .automatic: .automatic
+                case .ioUring: .ioUring
+                case .threads: .threads
+                }
+            driver = try makeDriver(
+                choice, regions: RegionTable(), depth: configuration.queueDepth)
+        } catch {
+            opened(.failure(HearthError(driver: error)))
+            return
+        }
+        let closers = serve(driver)
+        driver.shutdown()
+        for closer in closers { closer() }
+    }
+
+    /// What tools show the thread as. Glibc's call for it is hidden from Swift's module.
+    private static func nameThread(_ name: StaticString) {
+        let file = Glibc.open("/proc/thread-self/comm", O_WRONLY | O_CLOEXEC)
+        guard file >= 0 else { return }
+        _ = Glibc.write(file, name.utf8Start, name.utf8CodeUnitCount)
+        _ = Glibc.close(file)
+    }
+
+    /// Opens and runs the store; on return nothing of it refers to the driver any more.
+    private func serve(_ driver: any BlockDriver) -> [@Sendable () -> Void] {
+        let engine = Engine()
+        let store: StagedStore
+        do throws(StoreError) {
+            store = try StagedStore.open(
+                configuration.staged, driver: driver, clock: engine.clock)
+        } catch {
+            opened(.failure(HearthError(error)))
+            return []
+        }
+        let owner = Owner(
+            engine: engine, driver: driver, store: store, configuration: configuration)
+        engine.setDriver(driver)
+        opened(
+            .success(
+                OpenedEngine(
+                    shared: SharedStore(engine: engine, store: store),
+                    configuration: configuration)))
+        owner.run()
+        owner.endRest()
+        for waiter in owner.lifecycle.waitingForRecovery { waiter(false) }
+        for sink in owner.eventSinks { sink.end() }
+        engine.setDriver(nil)
+        store.shutdown()
+        return owner.lifecycle.waitingForClose
+    }
+}
+
+extension Configuration {
+    var staged: StagedConfiguration {
+        var made = StagedConfiguration(
+            log: core(entries: effectiveIndexEntries, tables: effectiveTableCacheBytes),
+            stagingBytes: stagingBytes ?? 0, inclusive: stagingMode == .inclusive)
+        made.slabBytes = slabBytes
+        return made
+    }
+}
