@@ -175,6 +175,9 @@ extension World: StoreSink {
             fail("wrong length or shard count: \(describe(client, answer))")
         }
         model.namespaces[client.space].keys[client.key].revisions[index].version = answer.version
+        if revision.state == .maybe {
+            model.namespaces[client.space].keys[client.key].revisions[index].state = .stored
+        }
         model.namespaces[client.space].keys[client.key].floor = max(
             model.namespaces[client.space].keys[client.key].floor, answer.version)
         model.highestVersion = max(model.highestVersion, answer.version)
