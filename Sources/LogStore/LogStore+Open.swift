@@ -413,7 +413,8 @@ struct Opener {
         _ manifest: Manifest, _ devices: [Device], _ names: [[String]]
     ) throws(StoreError) -> [Int] {
         let metadata = Self.metadataBytes(manifest, configuration, devices: devices.count)
-        let present = devices.count { $0.state != .absent && $0.state != .struck }
+        // A member that is away keeps its share, or the others would have grown into it.
+        let present = devices.count { $0.state != .struck }
         let spendable =
             configuration.capacityBytes > metadata ? configuration.capacityBytes - metadata : 0
         let share = Int(spendable / manifest.segmentBytes) / max(1, present)
@@ -424,7 +425,7 @@ struct Opener {
                 continue
             }
             let highest = names[index].compactMap(StoreFiles.segmentNumber).max() ?? -1
-            let least = 5 + (devices.count == 1 ? 1 : 0)
+            let least = devices.count == 1 ? 8 : 6
             if share < least {
                 throw StoreError(
                     .configuration, operation: "open", subject: "capacityBytes",

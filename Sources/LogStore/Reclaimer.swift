@@ -67,9 +67,10 @@ extension LogStore {
     func reserved(_ device: Int) -> Int {
         var count = 0
         let first = writableDevice(after: -1)
-        if first == device && !hasOpenSegment(.recordsA, device) { count += 1 }
+        // One for each record stream to go on with, and one to begin with.
+        if first == device { count += hasOpenSegment(.recordsA, device) ? 1 : 2 }
         let second = writableDevice(after: first)
-        if second == device && !hasOpenSegment(.recordsB, device) { count += 1 }
+        if second == device { count += hasOpenSegment(.recordsB, device) ? 1 : 2 }
         if configuration.mode == .cache && !hasOpenSegment(.reinserted, device) { count += 1 }
         return count
     }
@@ -140,6 +141,15 @@ extension LogStore {
         }
     }
 
+    /// Pages left in a record stream's open segment.
+    private func recordRoom(_ kind: StreamKind, _ device: Int) -> UInt32 {
+        for stream in streams.indices
+        where streams[stream].kind == kind && streams[stream].device == device
+            && streams[stream].segment != nil
+        { return room(stream, descriptors: 1) }
+        return 0
+    }
+
     /// Whether there are segments for both copies of what a segment of records may hold.
     private var canCarry: Bool {
         let first = writableDevice(after: -1)
@@ -151,16 +161,17 @@ extension LogStore {
     /// The sealed segment of the lowest generation; in store mode only one with nothing alive.
     func victim(_ device: Int) -> UInt32? {
         var best: UInt32?
-        let carries = canCarry
         for local in 0..<segments.counts[device] {
             let id = SegmentTable.id(device: device, local: local)
             let state = segments.pointer(id)
-            guard state.pointee.state == .sealed, state.pointee.groupsInFlight == 0 else {
+            guard state.pointee.state == .sealed, state.pointee.groupsInFlight == 0,
+                state.pointee.unpublished == 0
+            else {
                 continue
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
             // Records may have to be carried on, which takes segments of its own.
-            if state.pointee.minValueVersion == UInt64.max && !carries { continue }
+            if state.pointee.minValueVersion == UInt64.max && !canCarry(state.pointee) { continue }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
                 best = id
             }
