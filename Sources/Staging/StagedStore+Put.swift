@@ -349,7 +349,11 @@ extension StagedStore {
         }
         let wasVisible = operations[index].answered
         if outcome.status == .stored {
-            if wasVisible { arena.markClean(resident) } else { arena.publish(resident, dirty: false) }
+            if wasVisible {
+                arena.markClean(resident)
+            } else {
+                arena.publish(resident, dirty: false)
+            }
             // Deleted or replaced since: the copy must not outlive that.
             let entry = log.lookup(operations[index].fingerprint).entry
             if entry == nil || log.version(entry ?? .none) != outcome.version {
