@@ -136,6 +136,7 @@ extension LogStore {
         } else if clock.monotonic >= reclaimers[device].retryAt,
             let segment = victim(device)
         {
+            sealWhatHoldsRecords(device, segment)
             wantReclaim = false
             startVictim(device, segment)
         }
@@ -151,11 +152,32 @@ extension LogStore {
     }
 
     /// Whether there are segments for both copies of what a segment of records may hold.
-    private var canCarry: Bool {
+    func canCarry(_ segment: Segment) -> Bool {
         let first = writableDevice(after: -1)
         let second = writableDevice(after: first)
+        // Seven records of the longest keys fill a page; carried on they lie close together.
+        let pages = segment.recordCount / 7 + 64
+        if recordRoom(.recordsA, first) >= pages && recordRoom(.recordsB, second) >= pages {
+            return true
+        }
         if first == second { return reclaimers[first].clean.count >= 2 }
         return !reclaimers[first].clean.isEmpty && !reclaimers[second].clean.isEmpty
+    }
+
+    /// Cache mode: where segments of records pile up because an old value still lies in an open
+    /// segment, that one is sealed, so that it takes its turn and the records can go.
+    private func sealWhatHoldsRecords(_ device: Int, _ victim: UInt32) {
+        guard configuration.mode == .cache,
+            segments[victim].minValueVersion == UInt64.max
+        else { return }
+        for stream in streams.indices where !streams[stream].isRecords {
+            guard let segment = streams[stream].segment, streams[stream].groupsInFlight == 0,
+                streams[stream].waiting < 0,
+                segments[segment].minValueVersion < segments[victim].maxVersion,
+                footerPool.freeCount > 0
+            else { continue }
+            closeSegment(stream)
+        }
     }
 
     /// The sealed segment of the lowest generation; in store mode only one with nothing alive.

@@ -103,6 +103,8 @@ package struct SegmentTrailer: Equatable, Sendable {
     package var sealedWallSeconds: UInt32 = 0
     package var livePagesAtSeal: UInt32 = 0
     package var metaPages: UInt32 = 0
+    /// The stream that wrote the segment, by the store's numbers.
+    package var stream: UInt8 = 0
 
     package init() {}
 
@@ -124,6 +126,7 @@ package struct SegmentTrailer: Equatable, Sendable {
         memory.put(minValueVersion, 56)
         memory.put(livePagesAtSeal, 64)
         memory.put(metaPages, 68)
+        memory.put(stream, 72)
         memory.seal(
             context.seed(FormatConstants.trailerMagic, page: page), at: Self.checkOffset)
     }
@@ -158,6 +161,7 @@ package struct SegmentTrailer: Equatable, Sendable {
         trailer.minValueVersion = memory.u64(56)
         trailer.livePagesAtSeal = memory.u32(64)
         trailer.metaPages = memory.u32(68)
+        trailer.stream = memory.u8(72)
         guard trailer.generation == context.generation else { throw .wrongPlace }
         return trailer
     }
