@@ -36,8 +36,12 @@ extension LogStore {
 
     func startDelete(_ operation: Int32) {
         let found = index.find(operations[operation].fingerprint) != nil
-        // A member that is away may hold the key: its return must find the tombstone.
-        guard found || anyMemberAway else {
+        // What is not in the index may still be found on disk after a crash: on a member that is
+        // away, in a victim not yet overwritten, in a block that could not be read for a while.
+        let mayReturn =
+            anyMemberAway || statistics.quarantinedBlocks > 0
+            || reclaimers.contains { $0.phase != .idle }
+        guard found || mayReturn else {
             finish(operation, .notFound)
             return
         }

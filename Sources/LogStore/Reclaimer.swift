@@ -100,7 +100,20 @@ extension LogStore {
         if reclaimers[device].phase != .idle || footerPool.freeCount == 0 { return true }
         let enough = stream.kind == .fresh ? reserved(device) : 0
         if reclaimers[device].clean.count > enough { return true }
-        return canCreate(device) || victim(device) != nil
+        return canCreate(device) || victim(device) != nil || mayGainVictim(device)
+    }
+
+    /// Whether a segment only waits for its last writes to become a victim.
+    private func mayGainVictim(_ device: Int) -> Bool {
+        for local in 0..<segments.counts[device] {
+            let state = segments.pointer(SegmentTable.id(device: device, local: local))
+            if state.pointee.state == .sealed,
+                state.pointee.groupsInFlight > 0 || state.pointee.unpublished > 0
+            {
+                return true
+            }
+        }
+        return false
     }
 
     private func canCreate(_ device: Int) -> Bool {
@@ -476,7 +489,10 @@ extension LogStore {
     }
 
     private func continueSweep(_ device: Int) {
-        guard sweepOwner == nil || sweepOwner == device else { return }
+        // What is being carried on leaves the index by itself, or stays in it elsewhere.
+        guard reclaimers[device].pending == 0, sweepOwner == nil || sweepOwner == device else {
+            return
+        }
         sweepOwner = device
         let segment = reclaimers[device].segment
         reclaimers[device].sweepBucket = index.sweep(
