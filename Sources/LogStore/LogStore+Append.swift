@@ -99,6 +99,7 @@ extension LogStore {
         slot.pointee.expiry = request.expiry
         slot.pointee.replace = request.replace
         slot.pointee.comparesOnly = request.comparesOnly
+        slot.pointee.acknowledged = request.durability == .volatile
         slot.pointee.durability = max(request.durability, .written)
         slot.pointee.aligned = namespaces.aligned(request.namespaceSlot)
         operations.setKey(operation, request.key, parent: request.parent)

@@ -64,6 +64,14 @@ extension LogStore {
             carriedRecordEnded(operation)
             return
         }
+        if slot.pointee.errno != 0 && slot.pointee.acknowledged && slot.pointee.raising {
+            // The new value is written, flushed and published; only the second guard against its
+            // older version is missing.
+            statistics.unguardedReplaces += 1
+            slot.pointee.errno = 0
+            finish(operation, .stored)
+            return
+        }
         if slot.pointee.errno != 0 {
             finish(operation, slot.pointee.errno == 28 ? .noSpace : .failed)
             return

@@ -124,7 +124,7 @@ extension LogStore {
 
     func advanceReclaim() {
         if !sweeper.slots.isEmpty { advanceSweep() }
-        guard !readOnly else { return }
+        guard !readOnly, manifestState.exists else { return }
         for device in devices.indices where devices[device].takesWrites {
             advanceReclaim(device)
         }
