@@ -338,7 +338,7 @@ package final class LogStore {
             slot.pointee.chunk = -1
         }
         let writes = slot.pointee.kind == .append || slot.pointee.kind == .delete
-        if writes { endKey(operation) }
+        let follower = writes ? endKey(operation) : -1
         statistics.count(status, reason)
         if !slot.pointee.abandoned {
             var outcome = Outcome(token: slot.pointee.token, status: status)
@@ -355,19 +355,23 @@ package final class LogStore {
         } else {
             operations.give(operation)
         }
+        // After the outcome was told: who follows on the key may be answered at once, and its answer
+        // must not come before that of the write it followed.
+        if follower >= 0 { startWrite(follower) }
         if !waitingForChunk.isEmpty { resumeWaitingForChunk() }
     }
 
-    /// Ends this operation's hold on its key, and starts the next one that waits for it.
-    private func endKey(_ operation: Int32) {
-        guard operations[operation].phase != .waitingForKey else { return }
+    /// Ends this operation's hold on its key, and gives it to the next one that waits for it, which
+    /// the caller starts; -1 for none.
+    private func endKey(_ operation: Int32) -> Int32 {
+        guard operations[operation].phase != .waitingForKey else { return -1 }
         pending.remove(operation, operations)
         let follower = operations[operation].keyNext
         operations[operation].keyNext = -1
-        guard follower >= 0 else { return }
+        guard follower >= 0 else { return -1 }
         operations[follower].phase = .idle
         pending.insert(follower, operations)
-        startWrite(follower)
+        return follower
     }
 
     /// Takes the key, or queues behind the operation that has it. True: go on now.
