@@ -194,6 +194,10 @@ extension World: StoreSink {
         }
         model.namespaces[client.space].keys[client.key].floor = max(
             model.namespaces[client.space].keys[client.key].floor, answer.version)
+        if revision.expires.seconds != 0 {
+            model.namespaces[client.space].keys[client.key].must = false
+            model.namespaces[client.space].keys[client.key].mustDurable = false
+        }
         model.highestVersion = max(model.highestVersion, answer.version)
         if answer.lease >= 0 { hold(client, answer, index) }
     }
