@@ -130,6 +130,8 @@ extension World: StoreSink {
                 return
             }
         }
+        // Of a namespace purged meanwhile, whose keys the model has let go.
+        if purged { return }
         fail("a volatile block of unknown version \(version) was lost")
     }
 
@@ -155,7 +157,9 @@ extension World: StoreSink {
     private func hit(_ client: Client, _ answer: StoreAnswer) {
         let key = model.namespaces[client.space].keys[client.key]
         tally.add(answer.tier == .staging ? "hits from staging" : "hits from device")
-        if answer.version < client.floorAt {
+        // The floor falls when a volatile block is lost while the get is under way.
+        let floor = min(client.floorAt, key.floor)
+        if answer.version < floor {
             if let known = key.revision(version: answer.version) {
                 fail(
                     "version \(answer.version) (\(key.revisions[known].state)) seen, though "
@@ -167,8 +171,14 @@ extension World: StoreSink {
             }
             return
         }
-        guard let index = match(client, answer) else {
+        let found = matching(client, answer)
+        guard let index = found.first else {
             fail("wrong bytes: \(describe(client, answer))")
+            return
+        }
+        // A byte or none can be that of several revisions: nothing is learnt then.
+        if found.count > 1 {
+            if answer.lease >= 0 { hold(client, answer, index) }
             return
         }
         let revision = key.revisions[index]
@@ -184,37 +194,42 @@ extension World: StoreSink {
         }
         model.namespaces[client.space].keys[client.key].floor = max(
             model.namespaces[client.space].keys[client.key].floor, answer.version)
-        model.highestVersion = max(model.highestVersion, answer.version)
-        if answer.lease >= 0 {
-            client.lease = answer.lease
-            client.leaseOffset = answer.leaseOffset
-            client.leased = revision
-            tally.add("leases")
-            checkLease(client)
+        if revision.expires.seconds != 0 {
+            model.namespaces[client.space].keys[client.key].must = false
+            model.namespaces[client.space].keys[client.key].mustDurable = false
         }
+        model.highestVersion = max(model.highestVersion, answer.version)
+        if answer.lease >= 0 { hold(client, answer, index) }
+    }
+
+    private func hold(_ client: Client, _ answer: StoreAnswer, _ index: Int) {
+        client.lease = answer.lease
+        client.leaseOffset = answer.leaseOffset
+        client.leased = model.namespaces[client.space].keys[client.key].revisions[index]
+        tally.add("leases")
+        checkLease(client)
     }
 
     private func expiredForSure(_ revision: Revision, _ client: Client) -> Bool {
         revision.expires.life == openings && client.submittedAt >= revision.expires.end
     }
 
-    /// The revision that a hit is of: the one of its version, or one of unknown version with these
-    /// bytes.
-    private func match(_ client: Client, _ answer: StoreAnswer) -> Int? {
+    /// The revisions that a hit may be of: the one of its version, or those of unknown version with
+    /// these bytes.
+    private func matching(_ client: Client, _ answer: StoreAnswer) -> [Int] {
         let key = model.namespaces[client.space].keys[client.key]
         if let known = key.revision(version: answer.version) {
-            guard key.revisions[known].state != .never else { return nil }
-            return matches(client, answer, key.revisions[known]) ? known : nil
+            guard key.revisions[known].state != .never else { return [] }
+            return matches(client, answer, key.revisions[known]) ? [known] : []
         }
-        for index in key.revisions.indices.reversed() {
+        return key.revisions.indices.reversed().filter { index in
             let revision = key.revisions[index]
             guard revision.version == 0,
                 revision.state == .inFlight || revision.state == .maybe,
-                revision.length == answer.length
-            else { continue }
-            if matches(client, answer, revision) { return index }
+                revision.length == answer.length, revision.shardCount == answer.shardCount
+            else { return false }
+            return matches(client, answer, revision)
         }
-        return nil
     }
 
     private func matches(_ client: Client, _ answer: StoreAnswer, _ revision: Revision) -> Bool {
@@ -255,7 +270,9 @@ extension World: StoreSink {
             client.deletesAt == key.deletesBegun
         else { return }
         // A put that was given up, with a time to live, may have taken effect since.
-        let mayExpire = key.revisions.contains { $0.state == .maybe && $0.expires.seconds != 0 }
+        let mayExpire = key.revisions.contains {
+            ($0.state == .maybe || $0.state == .inFlight) && $0.expires.seconds != 0
+        }
         if reason == .expired || mayExpire {
             model.namespaces[client.space].keys[client.key].must = false
             model.namespaces[client.space].keys[client.key].mustDurable = false
@@ -300,7 +317,8 @@ extension World: StoreSink {
         case .failed, .noSpace:
             let excused = damage + errors > 0 || hardship
             if !excused { fail("a delete fails: \(describe(client, answer)). \(situation)") }
-        case .throttled, .readOnly, .cancelled, .timedOut: break
+        case .throttled, .readOnly: break
+        case .cancelled, .timedOut: key.deleteLingers = true
         case .invalid where !model.namespaces[client.space].live: break
         default: fail("unexpected: \(describe(client, answer))")
         }

@@ -67,7 +67,8 @@ extension World {
         let mayExpire = key.revisions.contains {
             ($0.state == .inFlight || $0.state == .maybe) && $0.expires.seconds != 0
         }
-        let safe = key.deletesInFlight == 0 && !expiring && newest && !mayExpire
+        let safe =
+            key.deletesInFlight == 0 && !key.deleteLingers && !expiring && newest && !mayExpire
         if newest || !safe {
             key.must = safe
             if client.operation.durability == .durable {
@@ -91,7 +92,7 @@ extension World {
         if client.operation.replace {
             fail("a replace says \(answer.status): \(describe(client, answer))")
         }
-        if answer.version < client.floorAt {
+        if answer.version < min(client.floorAt, key.floor) {
             fail(
                 "\(answer.status) with version \(answer.version) below \(client.floorAt): "
                     + describe(client, answer))

@@ -47,6 +47,7 @@ final class World {
     var hardship = false
     var faultsOff = false
     var recoveredEvents = 0
+    var purged = false
     /// What was answered, in order: for comparing runs and drivers.
     var journal: [UInt64]?
     var traceHash: UInt64 = 0
@@ -98,6 +99,7 @@ final class World {
 
     /// A purged namespace begins anew: nothing of the old one may be seen in it.
     func renew(_ index: Int) {
+        purged = true
         identities += 1
         model.namespaces[index].identity = identities
         model.namespaces[index].uncertain = false
