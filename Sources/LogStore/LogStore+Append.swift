@@ -125,6 +125,9 @@ extension LogStore {
             return
         }
         if let existing = present(slot.pointee.fingerprint) {
+            // A copy that cannot be read in this run is replaced, so that it never comes back.
+            let device = SegmentTable.device(existing.place.segment)
+            if !devices[device].isReadable { slot.pointee.replace = true }
             if !slot.pointee.replace {
                 foundPresent(operation, existing)
                 return

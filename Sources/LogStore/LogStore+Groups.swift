@@ -466,6 +466,7 @@ extension LogStore {
             endGroup(group) { operation in rewriteOrFail(operation, kind, errno) }
             return
         }
+        devices[SegmentTable.device(segment)].answered()
         markDirty(segment)
         endGroup(group) { operation in written(operation) }
     }

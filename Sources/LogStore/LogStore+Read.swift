@@ -250,13 +250,15 @@ extension LogStore {
     private func readEnded(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.errno == 0 && verify(operation) {
+            devices[SegmentTable.device(slot.pointee.entry.place.segment)].answered()
             endRead(operation, .hit, .none)
             return
         }
         let device = SegmentTable.device(slot.pointee.entry.place.segment)
         if slot.pointee.errno != 0 {
             statistics.readErrors += 1
-            devices[device].failed(errno: slot.pointee.errno)
+            devices[device].failed(
+                errno: slot.pointee.errno, segment: slot.pointee.entry.place.segment)
         } else {
             statistics.checkFailures += 1
         }
@@ -501,8 +503,9 @@ extension LogStore {
         let slot = operations.slots + Int(operation)
         if completion.result < 0 {
             statistics.readErrors += 1
-            devices[SegmentTable.device(slot.pointee.entry.place.segment)].failed(
-                errno: Int32(truncatingIfNeeded: -completion.result))
+            let segment = slot.pointee.entry.place.segment
+            devices[SegmentTable.device(segment)].failed(
+                errno: Int32(truncatingIfNeeded: -completion.result), segment: segment)
         } else {
             statistics.checkFailures += 1
         }

@@ -99,6 +99,8 @@ package final class LogStore {
     var joinable = JoinableRead()
     package internal(set) var readOnly = false
     package internal(set) var closing = false
+    /// In `strict`, what recovery found damaged: the store is to be closed, and takes no writes.
+    package internal(set) var recoveryFailure: StoreError?
     private let openedMonotonic: UInt64
     private let openedWall: UInt32
     var pins: PinTable

@@ -125,6 +125,12 @@ extension LogStore {
             let end = try? CheckpointEnd.decode(
                 UnsafeRawBufferPointer(start: first + Self.pageBytes, count: Self.pageBytes),
                 secret: manifest.secret, store: manifest.store)
+            for place in [first, first + Self.pageBytes] where header == nil || end == nil {
+                let page = UnsafeRawBufferPointer(start: place, count: Self.pageBytes)
+                if !page.isZero && (place == first ? header == nil : end == nil) {
+                    statistics.recovery.damagedCheckpoints += 1
+                }
+            }
             if let header { checkpointer.sequence = max(checkpointer.sequence, header.sequence) }
             if let end { checkpointer.sequence = max(checkpointer.sequence, end.sequence) }
             guard let header, let end, header.sequence == end.sequence, header.sequence > best,
@@ -173,7 +179,9 @@ extension LogStore {
             state.pointee.metaPages = max(state.pointee.metaPages, entry.metaPages)
             state.pointee.maxVersion = max(state.pointee.maxVersion, entry.maxVersion)
             nextVersion = max(nextVersion, entry.maxVersion)
-            if entry.state == SegmentState.sealed.rawValue { recovery.covered.insert(entry.segment) }
+            if entry.state == SegmentState.sealed.rawValue {
+                recovery.covered.insert(entry.segment)
+            }
         }
         recovery.checkpoint = load
         recovery.settledPages = load.table.mapValues { $0.writtenPages }

@@ -16,6 +16,8 @@ struct SegmentScan {
     /// First page behind the last group found.
     private(set) var groupsEnd: UInt32 = 1
     private(set) var damagedPages = 0
+    /// Pages that say that they are descriptor pages of this life and place, but do not verify.
+    private(set) var rottenPages = 0
     /// What has to be read next.
     private(set) var wanted: (first: UInt32, count: UInt32)?
 
@@ -66,6 +68,11 @@ struct SegmentScan {
                     page: page, context: context, pageNumber: position),
                 reader.header.kind == .group
             else {
+                if DescriptorPageReader.claims(
+                    page, generation: context.generation, pageNumber: position)
+                {
+                    rottenPages += 1
+                }
                 position += 1
                 continue
             }
