@@ -467,7 +467,7 @@ struct Opener {
                 continue
             }
             let highest = names[index].compactMap(StoreFiles.segmentNumber).max() ?? -1
-            let least = 5 + (devices.count == 1 ? 1 : 0)
+            let least = devices.count == 1 ? 8 : 6
             if share < least {
                 throw StoreError(
                     .configuration, operation: "open", subject: "capacityBytes",

@@ -273,8 +273,12 @@ package final class LogStore {
     /// The version of an entry, as a get returns it.
     package func version(_ entry: IndexEntry) -> UInt64 { fullVersion(entry) }
 
-    /// A version for a put whose checksums are made above the log.
+    /// A version for a put whose checksums are made above the log; only while `isReadyToWrite`.
     package func nextPutVersion() -> UInt64 { takeVersion() }
+
+    /// Whether a put can be started now: the index is complete, versions are reserved durably, and
+    /// there is room for the operation.
+    package var isReadyToWrite: Bool { recovery == nil && hasRoom() && reserveVersions() }
 
     func takeVersion() -> UInt64 {
         nextVersion += 1
