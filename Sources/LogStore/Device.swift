@@ -60,8 +60,8 @@ package struct Device {
             erringSegment = segment
             errorsOfSegment = 1
         }
-        if segment == nil || errorsOfSegment <= 8 { consecutiveErrors += 1 }
-        if Self.goneErrors.contains(errno) || consecutiveErrors >= 64 {
+        if segment == nil || errorsOfSegment <= 12 { consecutiveErrors += 1 }
+        if Self.goneErrors.contains(errno) || consecutiveErrors >= 32 {
             state = .out
         }
     }

@@ -35,7 +35,8 @@ extension LogStore {
     }
 
     func startDelete(_ operation: Int32) {
-        let found = index.find(operations[operation].fingerprint) != nil
+        let fingerprint = operations[operation].fingerprint
+        let found = index.find(fingerprint) != nil || quarantinedKeys.contains(fingerprint)
         // A member that is away may hold the key: its return must find the tombstone.
         guard found || anyMemberAway else {
             finish(operation, .notFound)
@@ -77,6 +78,7 @@ extension LogStore {
         let removed = unpublish(fingerprint)
         tables.forget(fingerprint)
         removePin(fingerprint)
+        quarantinedKeys.remove(fingerprint)
         statistics.deletes += 1
         if let removed { operations[operation].length = removed.length }
         // Gone meanwhile (evicted, or found damaged), it is deleted all the same.

@@ -195,11 +195,10 @@ extension LogStore {
         let state = segments.pointer(id)
         // Never written: its making was cut short by a crash.
         let blank = !unread && first.isZero && last.isZero
-        let header =
-            (try? SegmentHeader.decode(
-                first, secret: manifest.secret, store: manifest.store, segment: id))
-            ?? (try? SegmentHeader.decode(
-                last, secret: manifest.secret, store: manifest.store, segment: id))
+        let (secret, store) = (manifest.secret, manifest.store)
+        let own = try? SegmentHeader.decode(first, secret: secret, store: store, segment: id)
+        let copy = try? SegmentHeader.decode(last, secret: secret, store: store, segment: id)
+        let header = own ?? copy
         let generation = header?.generation ?? SegmentTrailer.peekGeneration(last)
         guard let generation else {
             unusable(id, damaged: !blank)
@@ -213,6 +212,7 @@ extension LogStore {
             return
         }
         nextGeneration = max(nextGeneration, generation)
+        if own == nil || (copy == nil && trailer == nil) { statistics.recovery.damagedPages += 1 }
         state.pointee.state = .sealed
         state.pointee.writtenPages = segmentPages
         state.pointee.metaPages = 1
@@ -356,7 +356,7 @@ extension LogStore {
                 segments[segment].footerPages = 0
                 recovery.workers[number].pages = 0
                 recovery.workers[number].scan = SegmentScan(
-                    segment: segment, endPage: segmentPages)
+                    segment: segment, endPage: segments[segment].footerFirstPage)
                 statistics.recovery.scannedSegments += 1
                 return
             }

@@ -63,13 +63,14 @@ struct SegmentScan {
             }
             let page = UnsafeRawBufferPointer(
                 start: memory + Int(position - windowFirst) * pageBytes, count: pageBytes)
-            guard DescriptorPageReader.looksLike(page),
-                var reader = try? DescriptorPageReader(
-                    page: page, context: context, pageNumber: position),
-                reader.header.kind == .group
-            else {
-                if DescriptorPageReader.claims(
-                    page, generation: context.generation, pageNumber: position)
+            let read =
+                DescriptorPageReader.looksLike(page)
+                ? try? DescriptorPageReader(page: page, context: context, pageNumber: position)
+                : nil
+            guard var reader = read, reader.header.kind == .group else {
+                if read == nil,
+                    DescriptorPageReader.claims(
+                        page, generation: context.generation, pageNumber: position)
                 {
                     rottenPages += 1
                 }

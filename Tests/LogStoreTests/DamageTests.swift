@@ -62,9 +62,15 @@ import Testing
         #expect(after.readRetries == before.readRetries + 1)
         #expect(after.quarantinedBlocks == before.quarantinedBlocks + 1)
         #expect(after.reasons[.failedCheck] == before.reasons[.failedCheck] + 1)
-        #expect(world.missed("a", space, revision: 0, length: 30_000, mode: mode) == .neverPut)
+        #expect(world.missed("a", space, revision: 0, length: 30_000, mode: mode) == .quarantined)
         #expect(world.missed("b", space, revision: 0, length: 30_000, mode: mode) == nil)
         #expect(world.put("a", space, revision: 1, length: 30_000) == .stored, "can be put again")
+        #expect(world.missed("a", space, revision: 1, length: 30_000, mode: mode) == nil)
+        world.checkAccounts()
+        // Should the old copy be readable once more, it is still dead.
+        world.flip(place, byte: 29_999, bit: 7)
+        world.kill()
+        try world.open()
         #expect(world.missed("a", space, revision: 1, length: 30_000, mode: mode) == nil)
         world.checkAccounts()
     }
@@ -89,6 +95,23 @@ import Testing
         #expect(world.missed("a", space, revision: 0, length: 30_000) == .failedCheck)
         #expect(world.store.log.statistics.readErrors == 2)
         #expect(world.missed("b", space, revision: 0, length: 30_000) == nil)
+        world.checkAccounts()
+    }
+
+    /// A copy that could not be read is not on disk for good when its key is deleted.
+    @Test func aDeleteOfAnUnreadableBlockHolds() throws {
+        let world = try World(World.configuration(staging: 0))
+        let space = world.namespace()
+        #expect(world.put("a", space, revision: 0, length: 3000) == .stored)
+        let place = try world.place("a", space)
+        world.flip(place)
+        #expect(world.missed("a", space, revision: 0, length: 3000) == .failedCheck)
+        #expect(world.remove("a", space) == .deleted)
+        #expect(world.remove("a", space) == .notFound)
+        world.flip(place)
+        world.kill()
+        try world.open()
+        #expect(world.missed("a", space, revision: 0, length: 3000) == .neverPut)
         world.checkAccounts()
     }
 
@@ -149,6 +172,15 @@ import Testing
         #expect(shard(world, space, value, 2) == .failedCheck)
         let (whole, _) = world.get("s", space, length: value.count)
         #expect(whole.status == .miss && whole.reason == .failedCheck)
+        for number in [0, 1, 3] { #expect(shard(world, space, value, number) == nil) }
+        #expect(world.store.log.statistics.quarantinedBlocks == 1)
+        // A put takes the damaged block's place, although it was not asked to replace one.
+        #expect(world.put("s", space, value, shards: Self.shards).status == .stored)
+        for number in 0..<4 { #expect(shard(world, space, value, number) == nil) }
+        #expect(world.get("s", space, length: value.count).1 == value)
+        world.kill()
+        try world.open()
+        #expect(world.get("s", space, length: value.count).1 == value)
         world.checkAccounts()
     }
 
