@@ -35,13 +35,11 @@ extension LogStore {
     }
 
     func startDelete(_ operation: Int32) {
-        let found = index.find(operations[operation].fingerprint) != nil
+        let fingerprint = operations[operation].fingerprint
+        let found = index.find(fingerprint) != nil || quarantinedKeys.contains(fingerprint)
         // What is not in the index may still be found on disk after a crash: on a member that is
-        // away, in a victim not yet overwritten, in a block that could not be read for a while.
-        let mayReturn =
-            anyMemberAway || statistics.quarantinedBlocks > 0
-            || reclaimers.contains { $0.phase != .idle }
-        guard found || mayReturn else {
+        // away, or in a victim not yet overwritten.
+        guard found || anyMemberAway || reclaimers.contains(where: { $0.phase != .idle }) else {
             finish(operation, .notFound)
             return
         }
@@ -89,6 +87,7 @@ extension LogStore {
         let removed = unpublish(fingerprint)
         tables.forget(fingerprint)
         removePin(fingerprint)
+        quarantinedKeys.remove(fingerprint)
         statistics.deletes += 1
         if let removed { operations[operation].length = removed.length }
         // Gone meanwhile (evicted, or found damaged), it is deleted all the same.

@@ -211,6 +211,27 @@ extension LogStore {
         manifestState.dirty = true
     }
 
+    // MARK: Members
+
+    /// Takes a member that is away out of the membership for good: tombstones need no longer be kept
+    /// for it, and should it come back, it starts empty. Outcome `.done`, `.notFound`, `.failed`.
+    package func strike(token: UInt64, device: Int) {
+        guard devices.indices.contains(device), !readOnly,
+            devices[device].state == .absent || devices[device].state == .out
+        else {
+            delegate?.finished(Outcome(token: token, status: readOnly ? .readOnly : .notFound))
+            return
+        }
+        devices[device].state = .struck
+        manifest.devices[device].state = 2
+        manifest.membershipEpoch += 1
+        for index in devices.indices where devices[index].state.isPresent {
+            manifest.devices[index].membershipEpoch = manifest.membershipEpoch
+        }
+        manifestState.waiting.append(.change(token: token))
+        manifestState.dirty = true
+    }
+
     // MARK: Sweeping purged instances out of the index
 
     /// A stretch of the index at each pump, so that a purge of millions never holds the owner.

@@ -99,9 +99,14 @@ package final class LogStore {
     var joinable = JoinableRead()
     package internal(set) var readOnly = false
     package internal(set) var closing = false
+    /// In `strict`, what recovery found damaged: the store is to be closed, and takes no writes.
+    package internal(set) var recoveryFailure: StoreError?
     private let openedMonotonic: UInt64
     private let openedWall: UInt32
     var pins: PinTable
+    /// Keys whose copy on disk left the index because it could not be read: it may be readable once
+    /// more at the next opening, so a delete or put of the key tells the log that it is dead.
+    var quarantinedKeys: Set<Fingerprint> = []
 
     init(parts: OpenedStore) throws(StoreError) {
         driver = parts.driver

@@ -184,6 +184,13 @@ package struct DescriptorPageReader {
         page.count == FormatConstants.pageBytes && page.u32(0) == FormatConstants.descriptorMagic
     }
 
+    /// Whether a page gives itself out for a descriptor page of this life and place.
+    package static func claims(
+        _ page: UnsafeRawBufferPointer, generation: UInt64, pageNumber: UInt32
+    ) -> Bool {
+        looksLike(page) && page.u64(16) == generation && page.u32(32) == pageNumber
+    }
+
     package init(
         page: UnsafeRawBufferPointer, context: PageContext, pageNumber: UInt32
     ) throws(FormatError) {

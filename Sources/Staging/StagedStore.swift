@@ -313,6 +313,10 @@ package final class StagedStore {
         log.flush(token: token | Self.controlBit, through: version)
     }
 
+    package func strike(token: UInt64, device: Int) {
+        log.strike(token: token | Self.controlBit, device: device)
+    }
+
     package func checkpoint(token: UInt64) { log.checkpoint(token: token | Self.controlBit) }
 
     /// Refuses new writes from now on; the caller pumps until idle, flushes and checkpoints.
