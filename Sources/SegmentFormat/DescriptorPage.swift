@@ -216,10 +216,18 @@ package struct DescriptorPageReader {
         guard header.page == pageNumber, header.generation == context.generation else {
             throw .wrongPlace
         }
-        guard Self.recordsLieInside(page, header) else { throw .damaged }
+        guard Self.isInGroup(header), Self.recordsLieInside(page, header) else { throw .damaged }
         self.header = header
         self.page = page
         left = header.recordCount
+    }
+
+    /// Whether the page is where its group says: scans count on from these fields.
+    private static func isInGroup(_ header: DescriptorPageHeader) -> Bool {
+        header.descriptorIndex < header.descriptorPages
+            && UInt64(header.groupFirstPage) + UInt64(header.descriptorIndex)
+                == UInt64(header.page)
+            && header.groupPages >= UInt32(header.descriptorPages)
     }
 
     private static func recordsLieInside(
