@@ -110,6 +110,8 @@ final class Batch: CompletionTarget, @unchecked Sendable {
                     engine.submit($0, to: self, instance: namespace.instance)
                 }
                 if !taken { resumed.resume() }
+                // Cancelled before it was submitted: the handler has run, and found nothing.
+                if taken && Task.isCancelled { engine.cancel(identity, 0...UInt64(count - 1)) }
             }
         } onCancel: {
             engine.cancel(identity, 0...UInt64(count - 1))
@@ -125,7 +127,9 @@ final class Batch: CompletionTarget, @unchecked Sendable {
         if !completion.isRelease {
             answers[number] = completion.answer
             if completion.answer.lease >= 0 {
-                let runs = completion.leased.map { Run(offset: Int($0.offset), count: Int($0.length)) }
+                let runs = completion.leased.map {
+                    Run(offset: Int($0.offset), count: Int($0.length))
+                }
                 leases[number] = Leased(
                     slot: completion.answer.lease, runs: runs, aligned: completion.leasedAligned)
             }

@@ -46,8 +46,10 @@ extension Configuration {
         split.groupBuffers = groupBuffers * (groupBytes + Self.groupGapBytes)
         let segmentPages = segmentBytes / FormatConstants.pageBytes
         split.footers =
-            max(4, segmentPages / 32) * FormatConstants.pageBytes * (2 * directories.count + 6)
-        split.shardTables = effectiveTableCacheBytes
+            (max(4, segmentPages / 32) + 1) * FormatConstants.pageBytes
+            * (2 * directories.count + 6)
+        // With what is kept about each table, and at least one set of the large ones.
+        split.shardTables = effectiveTableCacheBytes / 8 * 9 + (160 << 10)
         // An operation: 1 KiB of key memory, its slots in both layers and in the queue.
         split.other = Self.fixedBytes + (operationsInFlight + 512) * 2048
         split.staging = stagingBytes.map { Self.stagingCost($0, slabBytes) } ?? 0
@@ -65,9 +67,22 @@ extension Configuration {
         return (bytes + unit - 1) / unit * unit + (1 << 20)
     }
 
-    /// Slabs with what is kept about each.
+    /// Slabs with what is kept about each: two mappings in units of a huge page, and the owner's
+    /// own tables.
     static func stagingCost(_ bytes: Int, _ slabBytes: Int) -> Int {
-        bytes + bytes / max(slabBytes, 1) * 256
+        if bytes == 0 { return 0 }
+        let unit = 2 << 20
+        func mapped(_ bytes: Int) -> Int { (bytes + unit - 1) / unit * unit }
+        let slabs = bytes / max(slabBytes, 1)
+        return mapped(bytes) + mapped(slabs * 192 + 8192) + slabs * 176 + (64 << 10)
+    }
+
+    /// The most slabs whose cost is at most `left`; bytes.
+    private func slabs(in left: Int) -> Int {
+        let unit = 2 << 20
+        var bytes = left / unit * unit
+        while bytes > 0 && Self.stagingCost(bytes, slabBytes) > left { bytes -= unit }
+        return bytes / slabBytes * slabBytes
     }
 
     private mutating func splitStaging() throws(HearthError) {
@@ -86,9 +101,9 @@ extension Configuration {
         }
         let least = 2 * (maximumBlockBytes + FormatConstants.pageBytes)
         guard let wanted = stagingBytes else {
-            let slabs = left / (slabBytes + 256)
-            stagingBytes = slabs * slabBytes
-            if slabs * slabBytes < least {
+            let bytes = slabs(in: left)
+            stagingBytes = bytes
+            if bytes < least {
                 throw HearthError(
                     .configuration, operation: "validate", subject: "memoryLimitBytes",
                     advice: "\(memoryLimitBytes) bytes leave \(max(0, left)) for staging, which "

@@ -12,7 +12,7 @@ public struct MemoryRegion: Sendable, Hashable {
     /// The first byte's address; 0 for device memory.
     let address: UInt
 
-    var id: RegionID { RegionID(UInt16(truncatingIfNeeded: number)) }
+    package var id: RegionID { RegionID(UInt16(truncatingIfNeeded: number)) }
 }
 
 /// Page-aligned memory of its own, freed with its last reference.

@@ -31,8 +31,8 @@ public struct NamespaceDescription: Sendable {
 
 /// An open namespace of a store. After a purge it is empty for good: open it anew.
 public struct Namespace: Sendable {
-    let slot: UInt16
-    let instance: UInt64
+    package let slot: UInt16
+    package let instance: UInt64
     /// How the shards of a block lie on disk.
     public let layout: NamespaceDescription.Layout
     let purged: PurgedFlag

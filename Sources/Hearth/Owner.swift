@@ -180,7 +180,9 @@ final class Owner {
     }
 
     /// Answers waiting operations that match, without starting them.
-    private func endWork(_ status: Status, errno: Int32 = 0, where matches: (StoreOperation) -> Bool) {
+    private func endWork(
+        _ status: Status, errno: Int32 = 0, where matches: (StoreOperation) -> Bool
+    ) {
         var kept: [InboxEntry] = []
         for index in workHead..<work.count {
             let entry = work[index]

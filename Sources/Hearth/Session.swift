@@ -12,6 +12,7 @@ package final class Session: CompletionTarget, @unchecked Sendable {
     // Unchecked: `gathered` is the owner thread's; the ring is only touched under `lock`; the rest
     // never changes or is atomic.
     package let engine: Engine
+    let shared: SharedStore
     package let capacity: Int
 
     private let ring: UnsafeMutablePointer<StoreCompletion>
@@ -25,9 +26,10 @@ package final class Session: CompletionTarget, @unchecked Sendable {
     private let lock: UnsafeMutablePointer<pthread_mutex_t>
     private let ready: UnsafeMutablePointer<pthread_cond_t>
 
-    package init(engine: Engine, capacity: Int) {
+    init(engine: Engine, shared: SharedStore, capacity: Int) {
         precondition(capacity > 0 && capacity <= 1 << 20, "a session needs a capacity")
         self.engine = engine
+        self.shared = shared
         self.capacity = capacity
         var size = 2
         while size < 2 * capacity { size <<= 1 }

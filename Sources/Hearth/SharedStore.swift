@@ -17,6 +17,8 @@ final class SharedStore: Sendable {
     /// Whether blocks read stay as copies; if not, reads have to tell the owner.
     let inclusive: Bool
     let hasArena: Bool
+    /// One flag for each instance that was opened, shared by all its values.
+    private let purged = Mutex<[UInt64: PurgedFlag]>([:])
 
     /// Owner thread.
     init(engine: Engine, store: StagedStore) {
@@ -27,6 +29,15 @@ final class SharedStore: Sendable {
         secret = store.log.manifest.secret
         inclusive = store.configuration.inclusive
         hasArena = store.arena != nil
+    }
+
+    func purgedFlag(_ instance: UInt64) -> PurgedFlag {
+        purged.withLock { flags in
+            if let flag = flags[instance] { return flag }
+            let flag = PurgedFlag()
+            flags[instance] = flag
+            return flag
+        }
     }
 
     @inline(__always)
@@ -43,20 +54,26 @@ final class SharedStore: Sendable {
     func contains(
         _ instance: UInt64, _ keys: ArraySlice<Key>, into: UnsafeMutablePointer<Bool>
     ) {
-        let now = engine.clock.wallSeconds
         withUnsafeTemporaryAllocation(of: Fingerprint.self, capacity: max(1, keys.count)) { room in
             var count = 0
             for key in keys {
                 room.initializeElement(at: count, to: fingerprint(instance, key))
                 count += 1
             }
-            index.contains(
-                UnsafeBufferPointer(start: room.baseAddress, count: count), now: now, into: into)
-            guard let residents else { return }
-            for number in 0..<count where !into[number] {
-                let key = StagingKey(hi: room[number].hi, lo: room[number].lo)
-                into[number] = residents.contains(key, now: now)
-            }
+            contains(UnsafeBufferPointer(start: room.baseAddress, count: count), into: into)
+        }
+    }
+
+    func contains(
+        _ fingerprints: UnsafeBufferPointer<Fingerprint>, into: UnsafeMutablePointer<Bool>
+    ) {
+        let now = engine.clock.wallSeconds
+        index.contains(fingerprints, now: now, into: into)
+        guard let residents else { return }
+        // A block that was put as volatile, or is on its way to the device, is in staging alone.
+        for number in fingerprints.indices where !into[number] {
+            let key = StagingKey(hi: fingerprints[number].hi, lo: fingerprints[number].lo)
+            into[number] = residents.contains(key, now: now)
         }
     }
 

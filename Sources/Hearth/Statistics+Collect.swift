@@ -67,7 +67,8 @@ extension Owner {
         made.index = index
         let away = member == 1 ? "absent" : "struck"
         made.state = member != 0 ? away : lostDevices.contains(index) ? "out" : "serving"
-        made.segments = place < store.log.segments.counts.count ? store.log.segments.counts[place] : 0
+        made.segments =
+            place < store.log.segments.counts.count ? store.log.segments.counts[place] : 0
         return made
     }
 

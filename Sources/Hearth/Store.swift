@@ -13,7 +13,15 @@ public final class Store: Sendable {
     /// The configuration it runs with, every default filled in.
     public let configuration: Configuration
 
-    var engine: Engine { shared.engine }
+    package var engine: Engine { shared.engine }
+
+    /// The low-level way in and out, for at most so many operations under way.
+    package func session(capacity: Int) -> Session {
+        Session(engine: engine, shared: shared, capacity: capacity)
+    }
+
+    /// What the offsets of leased pieces count from; nil without staging.
+    package var leaseBase: UnsafeRawPointer? { shared.residents?.arenaBase }
 
     private init(_ opened: OpenedEngine) {
         shared = opened.shared
@@ -78,7 +86,7 @@ public final class Store: Sendable {
         }
         return Namespace(
             slot: UInt16(truncatingIfNeeded: outcome.version), instance: instance,
-            layout: description.layout, purged: PurgedFlag())
+            layout: description.layout, purged: shared.purgedFlag(instance))
     }
 
     /// Removes every block of the namespace, durably: none comes back, whatever happens.

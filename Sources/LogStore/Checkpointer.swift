@@ -128,7 +128,7 @@ extension LogStore {
         header.store = manifest.store
         header.sequence = checkpointer.sequence
         header.beganVersion = nextVersion
-        header.beganWall = clock.wallSeconds
+        header.beganWall = wallSeconds
         header.segmentCount = UInt32(totalSegments)
         let bytes = Int(CheckpointHeader.dataOffset(segments: totalSegments))
         checkpointer.offset = UInt64(bytes)
@@ -143,14 +143,16 @@ extension LogStore {
             entry.segment = id
             entry.generation = state.pointee.generation
             entry.state = state.pointee.state.rawValue
-            entry.writtenPages = state.pointee.writtenPages
+            entry.writtenPages = settledPages(id)
             entry.livePages = state.pointee.livePages
             entry.minVersion = state.pointee.minVersion
             entry.maxVersion = state.pointee.maxVersion
             entry.minValueVersion = state.pointee.minValueVersion
             entry.metaPages = state.pointee.metaPages
             // A sealed segment whose groups or footer are still being written is replayed.
-            if state.pointee.groupsInFlight > 0 { entry.state = SegmentState.open.rawValue }
+            if state.pointee.groupsInFlight > 0 || entry.writtenPages < state.pointee.writtenPages {
+                entry.state = SegmentState.open.rawValue
+            }
             table.append(entry)
         }
         header.encode(
@@ -167,6 +169,21 @@ extension LogStore {
                 piece: Piece(
                     region: .process, offset: UInt64(UInt(bitPattern: memory)),
                     length: UInt64(bytes))))
+    }
+
+    /// Pages of a segment whose blocks, if they are alive, are in the index: what lies behind is met
+    /// again by the replay. A replace waits for its flush before it is published.
+    private func settledPages(_ segment: UInt32) -> UInt32 {
+        var pages = completedPages(segment)
+        for index in 0..<operations.capacity {
+            let slot = operations.slots + index
+            if slot.pointee.kind == .append, slot.pointee.phase == .waitingForValueFlush,
+                !slot.pointee.raising, slot.pointee.segment == segment
+            {
+                pages = min(pages, slot.pointee.page)
+            }
+        }
+        return pages
     }
 
     private func writeChunks() {

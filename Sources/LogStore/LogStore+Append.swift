@@ -101,8 +101,8 @@ extension LogStore {
             finish(operation, request.length == 0 ? .invalid : .tooLarge)
             return true
         }
-        if readOnly || closing || !reserveVersions() {
-            finish(operation, readOnly || closing ? .readOnly : .throttled)
+        if readOnly || closing {
+            finish(operation, .readOnly)
             return true
         }
         slot.pointee.phase = .idle
@@ -114,6 +114,10 @@ extension LogStore {
 
     func startAppend(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
+        guard namespaces.isLive(slot.pointee.namespaceSlot) else {
+            finish(operation, .invalid)
+            return
+        }
         if let existing = present(slot.pointee.fingerprint) {
             if !slot.pointee.replace {
                 foundPresent(operation, existing)
@@ -131,6 +135,13 @@ extension LogStore {
                 return
             }
         }
+        let cap = namespaces.cap(slot.pointee.namespaceSlot)
+        if cap > 0,
+            namespaces.bytes(slot.pointee.namespaceSlot) + UInt64(slot.pointee.length) > cap
+        {
+            finish(operation, configuration.mode == .cache ? .notAdmitted : .noSpace)
+            return
+        }
         if slot.pointee.version == 0 { slot.pointee.version = takeVersion() }
         enqueue(operation, kind: .fresh)
     }
@@ -139,7 +150,7 @@ extension LogStore {
     @inline(__always)
     func present(_ fingerprint: Fingerprint) -> IndexEntry? {
         guard let entry = index.find(fingerprint) else { return nil }
-        if entry.expiry != 0 && entry.expiry <= clock.wallSeconds { return nil }
+        if entry.isExpired(at: wallSeconds) { return nil }
         return entry
     }
 

@@ -41,6 +41,7 @@ extension LogStore {
             finish(operation, .notFound)
             return
         }
+        operations[operation].raising = found
         operations[operation].version = takeVersion()
         operations[operation].phase = .waitingForRecords
         guard
@@ -78,7 +79,8 @@ extension LogStore {
         removePin(fingerprint)
         statistics.deletes += 1
         if let removed { operations[operation].length = removed.length }
-        finish(operation, removed == nil ? .notFound : .deleted)
+        // Gone meanwhile (evicted, or found damaged), it is deleted all the same.
+        finish(operation, operations[operation].raising ? .deleted : .notFound)
     }
 
     var anyMemberAway: Bool { devices.contains { $0.state == .absent || $0.state == .out } }

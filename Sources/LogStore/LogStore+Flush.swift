@@ -129,7 +129,7 @@ extension LogStore {
     }
 
     /// Pages of a segment before which every group has been written.
-    private func completedPages(_ segment: UInt32) -> UInt32 {
+    func completedPages(_ segment: UInt32) -> UInt32 {
         var pages = segments[segment].writtenPages
         guard segments[segment].groupsInFlight > 0 else { return pages }
         for group in 0..<groupCount
@@ -189,22 +189,17 @@ extension LogStore {
             slot.pointee.kind == .delete || slot.pointee.replace
             ? failed != 0
             : failed & (1 << UInt32(SegmentTable.device(slot.pointee.segment))) != 0
-        let late =
-            slot.pointee.kind == .append
-            && slot.pointee.page >= segments[slot.pointee.segment].flushedPages
-        if concerns || (late && segments[slot.pointee.segment].state == .quarantined) {
+        if concerns {
             slot.pointee.errno = 5
             finish(operation, .failed)
             return
         }
-        if late {
-            // A group before its own was still being written: the next flush covers it.
-            markDirty(slot.pointee.segment)
-            waitForFlush(operation)
-            return
-        }
         switch slot.pointee.phase {
         case .waitingForValueFlush:
+            guard namespaces.isLive(slot.pointee.namespaceSlot) else {
+                finish(operation, .invalid)
+                return
+            }
             if !slot.pointee.raising {
                 slot.pointee.raising = true  // published once, should the records have to wait
                 _ = publish(slot.pointee.fingerprint, entry(operation))

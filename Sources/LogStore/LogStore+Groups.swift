@@ -462,7 +462,8 @@ extension LogStore {
         state.pointee.groupsInFlight -= 1
         if errno != 0 {
             writeFailed(segment, errno: errno)
-            endGroup(group) { operation in failWrite(operation, .failed, errno: errno) }
+            let kind = streams[target.pointee.stream].kind
+            endGroup(group) { operation in rewriteOrFail(operation, kind, errno) }
             return
         }
         markDirty(segment)
@@ -482,6 +483,18 @@ extension LogStore {
             if operations[operation].kind == .append { appending -= 1 }
             body(operation)
         }
+    }
+
+    /// What a failed write held is written once more, elsewhere, while there is an elsewhere.
+    private func rewriteOrFail(_ operation: Int32, _ kind: StreamKind, _ errno: Int32) {
+        guard !operations[operation].rewritten, devices.contains(where: { $0.takesWrites })
+        else {
+            failWrite(operation, .failed, errno: errno)
+            return
+        }
+        operations[operation].rewritten = true
+        statistics.rewrites += 1
+        enqueue(operation, kind: kind)
     }
 
     /// A failed write takes the segment out of use for writing; what was written before stays
@@ -521,6 +534,14 @@ extension LogStore {
         }
         if slot.pointee.errno != 0 {  // the source could not be read
             finish(operation, .failed)
+            return
+        }
+        if !namespaces.isLive(slot.pointee.namespaceSlot) {  // purged meanwhile
+            if slot.pointee.reinsertion {
+                reinsertionEnded(operation, published: false)
+            } else {
+                finish(operation, .invalid)
+            }
             return
         }
         if slot.pointee.reinsertion {

@@ -9,6 +9,8 @@ struct ManifestState {
     /// A change waits to be written.
     var dirty = false
     var pendingIO = 0
+    /// Epochs in a row that no member could take.
+    var failures = 0
     /// Devices whose copy of the running epoch failed.
     var failed: UInt32 = 0
     var waiting: [ManifestWaiter] = []
@@ -59,7 +61,7 @@ extension LogStore {
         manifestState.failed = 0
         manifest.epoch += 1
         manifest.namespaces = namespaces.records
-        manifest.wallSecondsFloor = max(manifest.wallSecondsFloor, clock.wallSeconds)
+        manifest.wallSecondsFloor = max(manifest.wallSecondsFloor, wallSeconds)
         manifestState.pendingIO = 1  // held until all are issued
         for device in devices.indices where devices[device].isReadable {
             writeManifest(device)
@@ -120,12 +122,23 @@ extension LogStore {
         if durable {
             manifestState.generationLimit = manifest.generationLimit
             manifestState.versionLimit = manifest.versionLimit
+            manifestState.failures = 0
         } else {
             statistics.manifestErrors += 1
+            manifestState.failures += 1
+            if manifestState.failures < 4 {
+                // Once more, under the next epoch, before anybody is refused.
+                manifestState.waiting = manifestState.running + manifestState.waiting
+                manifestState.running = []
+                manifestState.dirty = true
+                return
+            }
+            readOnly = true
         }
         let waiters = manifestState.running
         manifestState.running = []
         for waiter in waiters { resolve(waiter, durable: durable) }
+        if !waitingToStart.isEmpty { resumeWaitingToStart() }
     }
 
     private func resolve(_ waiter: ManifestWaiter, durable: Bool) {
@@ -206,10 +219,23 @@ extension LogStore {
         }
         if sweeper.bucket >= index.bucketCount {
             sweeper.bucket = 0
+            // Its number may not go to another while anybody still means this one by it.
+            if isUsed(slot) || delegate?.holds(namespaceSlot: slot) == true { return }
             sweeper.slots.removeFirst()
             namespaces.release(slot)
             sweepOwner = nil
         }
+    }
+}
+
+extension LogStore {
+    /// Whether an operation under way names a namespace slot.
+    private func isUsed(_ namespace: UInt16) -> Bool {
+        for index in 0..<operations.capacity
+        where operations.slots[index].kind != .free
+            && operations.slots[index].namespaceSlot == namespace
+        { return true }
+        return false
     }
 }
 

@@ -54,7 +54,9 @@ extension LogStore {
         guard let entry = index.find(fingerprint) else {
             return (nil, recovery != nil ? .recovering : .neverPut)
         }
-        if entry.expiry != 0 && entry.expiry <= clock.wallSeconds { return (nil, .expired) }
+        // Until every tombstone and supersede has been met, an entry may be of a dead version.
+        if let recovery, !recovery.recordsMet { return (nil, .recovering) }
+        if entry.isExpired(at: wallSeconds) { return (nil, .expired) }
         if !devices[SegmentTable.device(entry.place.segment)].isReadable {
             return (nil, .deviceOut)
         }
@@ -201,6 +203,7 @@ extension LogStore {
                     piece: bouncePool.piece(slot.pointee.chunk, length: Self.pageBytes)))
         }
         slot.pointee.pendingIO -= 1
+        if slot.pointee.pendingIO == 0 { readEnded(operation) }  // shards of no bytes
     }
 
     /// Joins a read to the held one when both disk and memory go on where that one ends.
@@ -279,10 +282,16 @@ extension LogStore {
     private func endRead(_ operation: Int32, _ status: Status, _ reason: MissReason) {
         let slot = operations.slots + Int(operation)
         segments[slot.pointee.entry.place.segment].readers -= 1
-        if slot.pointee.table >= 0 {
-            tables.release(slot.pointee.table)
-            slot.pointee.table = -1
+        // Kept until the outcome has been delivered: whoever copies out goes by it.
+        let table = slot.pointee.table
+        let own = slot.pointee.ownTable
+        let pointer = table >= 0 ? tables.pointer(table) : own.map { UnsafeRawPointer($0) }
+        defer {
+            if table >= 0 { tables.release(table) }
+            own?.deallocate()
         }
+        slot.pointee.table = -1
+        slot.pointee.ownTable = nil
         if status == .hit {
             statistics.readBytes += UInt64(slot.pointee.rangeEnd - slot.pointee.rangeStart)
         }
@@ -290,7 +299,9 @@ extension LogStore {
             relocationRead(operation, hit: status == .hit)
             return
         }
-        finish(operation, status, reason: reason)
+        finish(
+            operation, status, reason: reason,
+            table: status == .hit ? pointer : nil)
     }
 
     // MARK: Checking
@@ -314,7 +325,9 @@ extension LogStore {
             return memory.checksum(seed, from: 0, count: Int(slot.pointee.length))
                 == slot.pointee.entry.checksum
         }
-        if slot.pointee.tableFromImage && slot.pointee.table < 0 {
+        if slot.pointee.tableFromImage && slot.pointee.table < 0
+            && slot.pointee.ownTable == nil
+        {
             guard adoptTable(operation, identity, memory) else { return false }
         }
         return verifyShards(operation, identity, memory)
@@ -324,7 +337,9 @@ extension LogStore {
         _ operation: Int32, _ identity: UInt32, _ memory: PieceMemory
     ) -> Bool {
         let slot = operations.slots + Int(operation)
-        let table = tables.pointer(slot.pointee.table)
+        let table =
+            slot.pointee.ownTable.map { UnsafeRawPointer($0) }
+            ?? tables.pointer(slot.pointee.table)
         let layout = layout(slot.pointee.entry)
         let all = range(layout, table, slot.pointee.firstShard, slot.pointee.shards)
         var offset = all.lowerBound
@@ -352,7 +367,16 @@ extension LogStore {
             return false
         }
         guard let table = tables.insert(slot.pointee.fingerprint, slot.pointee.entry) else {
-            return false
+            // Every place is in use by a read: this one keeps a table of its own.
+            let own = UnsafeMutableRawPointer.allocate(
+                byteCount: layout.tableBytes, alignment: 8)
+            memory.read(at: at, into: own, count: layout.tableBytes)
+            guard checkTable(slot.pointee.entry, UnsafeRawPointer(own), identity) else {
+                own.deallocate()
+                return false
+            }
+            slot.pointee.ownTable = own
+            return true
         }
         memory.read(at: at, into: tables.mutablePointer(table), count: layout.tableBytes)
         guard checkTable(slot.pointee.entry, tables.pointer(table), identity) else {
@@ -439,6 +463,13 @@ extension LogStore {
         var table: Int32?
         if completion.result >= 0, checkTable(entry, source, identity) {
             table = tables.insert(slot.pointee.fingerprint, entry)
+            if table == nil {
+                // Every place is in use by a read; the next one to end makes room.
+                slot.pointee.chunk.withChunk { bouncePool.give($0) }
+                slot.pointee.phase = .waitingForTable
+                waitingForChunk.append(operation, operations)
+                return
+            }
             if let table {
                 tables.mutablePointer(table).copyMemory(
                     from: source, byteCount: layout.tableBytes)

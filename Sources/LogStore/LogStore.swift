@@ -88,8 +88,8 @@ package final class LogStore {
     var recovery: Recovery?
     var checkpointer = Checkpointer()
 
-    /// Operations that wait for the index to be complete.
-    var waitingForRecovery = OperationList()
+    /// Writes that wait for the index to be complete, or for versions to hand out.
+    var waitingToStart = OperationList()
     /// Reads and table fetches that wait for a bounce chunk.
     var waitingForChunk = OperationList()
     /// Requests that the driver had no room for.
@@ -99,6 +99,8 @@ package final class LogStore {
     var joinable = JoinableRead()
     package internal(set) var readOnly = false
     package internal(set) var closing = false
+    private let openedMonotonic: UInt64
+    private let openedWall: UInt32
     var pins: PinTable
 
     init(parts: OpenedStore) throws(StoreError) {
@@ -112,6 +114,8 @@ package final class LogStore {
         namespaces = parts.namespaces
         readOnly = parts.readOnly
         nextVersion = parts.manifest.versionLimit
+        openedMonotonic = parts.clock.monotonic
+        openedWall = max(parts.clock.wallSeconds, parts.manifest.wallSecondsFloor)
         nextGeneration = parts.manifest.generationLimit
         do {
             index = try BlockIndex(capacity: parts.configuration.indexEntries)
@@ -191,7 +195,8 @@ package final class LogStore {
     /// Whether nothing is under way that the pump would have to bring to an end.
     package var isIdle: Bool {
         operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
-            && manifestState.isIdle
+            && manifestState.isIdle && checkpointer.phase == .idle && sweeper.slots.isEmpty
+            && reclaimers.allSatisfy { $0.phase == .idle }
     }
 
     private func dispatch(_ completion: IOCompletion) {
@@ -319,7 +324,10 @@ package final class LogStore {
 
     // MARK: Ending operations
 
-    func finish(_ operation: Int32, _ status: Status, reason: MissReason = .none) {
+    func finish(
+        _ operation: Int32, _ status: Status, reason: MissReason = .none,
+        table: UnsafeRawPointer? = nil
+    ) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.chunk >= 0 {
             bouncePool.give(slot.pointee.chunk)
@@ -337,6 +345,7 @@ package final class LogStore {
             outcome.shardCount = slot.pointee.shardCount
             outcome.checksum = slot.pointee.checksum
             outcome.expiry = slot.pointee.expiry
+            outcome.table = table
             operations.give(operation)
             delegate?.finished(outcome)
         } else {
@@ -372,8 +381,12 @@ package final class LogStore {
     }
 
     func startWrite(_ operation: Int32) {
-        if recovery != nil {
-            waitingForRecovery.append(operation, operations)
+        if readOnly {
+            finish(operation, .readOnly)
+            return
+        }
+        if recovery != nil || !reserveVersions() {
+            waitingToStart.append(operation, operations)
             return
         }
         switch operations[operation].kind {
@@ -381,6 +394,27 @@ package final class LogStore {
         case .delete: startDelete(operation)
         default: preconditionFailure("only writes hold keys")
         }
+    }
+
+    /// Starts the writes that waited for recovery or versions.
+    func resumeWaitingToStart() {
+        guard recovery == nil else { return }
+        var waiting = waitingToStart
+        waitingToStart = OperationList()
+        while true {
+            let operation = waiting.popFirst(operations)
+            if operation < 0 { return }
+            startWrite(operation)
+        }
+    }
+
+    /// Unix seconds as expiry sees them: never below what the manifest has seen, and deaf to jumps
+    /// of the wall clock while the store is open.
+    package var wallSeconds: UInt32 {
+        let passed = (clock.monotonic - openedMonotonic) / 1_000_000_000
+        let (sum, overflow) = openedWall.addingReportingOverflow(
+            UInt32(truncatingIfNeeded: passed))
+        return overflow ? UInt32.max : sum
     }
 
     /// Whether a caller may start `count` more operations.

@@ -26,6 +26,7 @@ package struct NamespaceTable {
         var fingerprint = Identity128(hi: 0, lo: 0)
         var aligned = false
         var timeToLive: UInt32 = 0
+        var cap: UInt64 = 0
         var bytes: UInt64 = 0
         var blocks: UInt64 = 0
     }
@@ -52,7 +53,7 @@ package struct NamespaceTable {
         slots[record.instance] = UInt16(slot)
         hot[slot] = Hot(
             instance: record.instance, fingerprint: record.fingerprint, aligned: record.aligned,
-            timeToLive: record.ttlSeconds)
+            timeToLive: record.ttlSeconds, cap: record.capBytes)
     }
 
     /// Adds a live namespace; nil when the table is full.
@@ -90,6 +91,7 @@ package struct NamespaceTable {
     package func fingerprint(_ slot: UInt16) -> Identity128 { hot[Int(slot)].fingerprint }
     @inline(__always)
     package func aligned(_ slot: UInt16) -> Bool { hot[Int(slot)].aligned }
+    package func cap(_ slot: UInt16) -> UInt64 { hot[Int(slot)].cap }
     package func timeToLive(_ slot: UInt16) -> UInt32 { hot[Int(slot)].timeToLive }
     package func createdVersion(_ slot: UInt16) -> UInt64 {
         entries[Int(slot)]?.record.createdVersion ?? 0

@@ -47,8 +47,11 @@ package struct OperationSlot {
     var supersede = false
     var tableFromImage = false
     var pagesMode = false
-    /// A put of a present key that waits for that copy's flush.
+    /// A put of a present key that waits for that copy's flush; a replace whose new value is
+    /// published; a delete whose key was there when it began.
     var raising = false
+    /// Its first write failed; this is the second.
+    var rewritten = false
     /// A read or table fetch on its second try.
     var retried = false
 
@@ -94,6 +97,8 @@ package struct OperationSlot {
     var tailBytes = 0
     var chunk: Int32 = -1
     var table: Int32 = -1
+    /// A shard table of the operation's own, when the cache had no place for it.
+    var ownTable: UnsafeMutableRawPointer?
     var pendingIO: Int32 = 0
     var pendingRecords: Int32 = 0
     var errno: Int32 = 0

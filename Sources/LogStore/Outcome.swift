@@ -59,7 +59,8 @@ package enum MissReason: UInt8, Sendable, CaseIterable {
 }
 
 /// What the core tells of an operation.
-package struct Outcome: Sendable {
+package struct Outcome: @unchecked Sendable {
+    // Unchecked for `table`, which is only valid, and only followed, inside `finished`.
     package var token: UInt64
     package var status: Status
     package var reason: MissReason = .none
@@ -72,6 +73,8 @@ package struct Outcome: Sendable {
     package var checksum: UInt32 = 0
     package var expiry: UInt32 = 0
     package var retryNanoseconds: UInt64 = 0
+    /// The shard table that a read was checked by; valid during `finished`.
+    package var table: UnsafeRawPointer?
 
     package init(token: UInt64, status: Status) {
         self.token = token
@@ -84,4 +87,6 @@ package protocol LogStoreDelegate: AnyObject {
     func finished(_ outcome: Outcome)
     /// Value blocks left the index by eviction; called once a block.
     func evicted(_ fingerprint: Fingerprint)
+    /// Whether operations that have not reached the log yet name this namespace slot.
+    func holds(namespaceSlot: UInt16) -> Bool
 }

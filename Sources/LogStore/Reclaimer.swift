@@ -45,6 +45,8 @@ struct Reclaimer {
     var chunk: Int32 = -1
     /// Something could not be carried on: the victim is left as it is.
     var failed = false
+    /// Monotonic time before which a victim that could not be emptied is not tried again.
+    var retryAt: UInt64 = 0
     /// Header writes (first page and its copy on the last) under way.
     var headerWrites = 0
 
@@ -141,7 +143,7 @@ extension LogStore {
         trailer.maxVersion = state.pointee.maxVersion
         trailer.minValueVersion = state.pointee.minValueVersion
         trailer.metaPages = state.pointee.metaPages + UInt32(pages) + 1
-        trailer.sealedWallSeconds = clock.wallSeconds
+        trailer.sealedWallSeconds = wallSeconds
         trailer.livePagesAtSeal = state.pointee.livePages
         let memory = footerPool.pointer(chunk) + pages * Self.pageBytes
         trailer.encode(
@@ -212,15 +214,26 @@ extension LogStore {
         guard reclaimers[device].clean.count < wanted || wantReclaim else { return }
         if canCreate(device) {
             createSegment(device)
-        } else if let segment = victim(device) {
+        } else if clock.monotonic >= reclaimers[device].retryAt,
+            let segment = victim(device)
+        {
             wantReclaim = false
             startVictim(device, segment)
         }
     }
 
+    /// Whether there are segments for both copies of what a segment of records may hold.
+    private var canCarry: Bool {
+        let first = writableDevice(after: -1)
+        let second = writableDevice(after: first)
+        if first == second { return reclaimers[first].clean.count >= 2 }
+        return !reclaimers[first].clean.isEmpty && !reclaimers[second].clean.isEmpty
+    }
+
     /// The sealed segment of the lowest generation; in store mode only one with nothing alive.
     private func victim(_ device: Int) -> UInt32? {
         var best: UInt32?
+        let carries = canCarry
         for local in 0..<segments.counts[device] {
             let id = SegmentTable.id(device: device, local: local)
             let state = segments.pointer(id)
@@ -228,6 +241,8 @@ extension LogStore {
                 continue
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
+            // Records may have to be carried on, which takes segments of its own.
+            if state.pointee.minValueVersion == UInt64.max && !carries { continue }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
                 best = id
             }
@@ -567,7 +582,7 @@ extension LogStore {
         header.segmentBytes = manifest.segmentBytes
         header.state = 1
         header.versionBase = nextVersion
-        header.createdWallSeconds = clock.wallSeconds
+        header.createdWallSeconds = wallSeconds
         let memory = reclaimPool.pointer(reclaimers[device].chunk)
         header.encode(
             into: UnsafeMutableRawBufferPointer(start: memory, count: Self.pageBytes),
@@ -590,6 +605,7 @@ extension LogStore {
         reclaimers[device].failed = false
         reclaimers[device].scan = nil
         reclaimers[device].phase = .idle
+        reclaimers[device].retryAt = clock.monotonic + 1_000_000_000
         segments[reclaimers[device].segment].state = .sealed
     }
 

@@ -176,6 +176,7 @@ extension LogStore {
             if entry.state == SegmentState.sealed.rawValue { recovery.covered.insert(entry.segment) }
         }
         recovery.checkpoint = load
+        recovery.settledPages = load.table.mapValues { $0.writtenPages }
         if load.table.isEmpty { startReplay(recovery) }
         return true
     }
@@ -246,6 +247,7 @@ extension LogStore {
         recovery.checkpoint?.memory?.deallocate()
         recovery.checkpoint = nil
         recovery.covered = []
+        recovery.settledPages = [:]
         _ = index.sweep(from: 0, buckets: index.bucketCount) { _, entry in
             sweptOut(entry)
             return true

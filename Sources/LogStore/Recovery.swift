@@ -9,6 +9,7 @@
 
 import BlockIO
 import SegmentFormat
+import Synchronization
 
 enum RecoveryPhase: UInt8 {
     case headers
@@ -67,6 +68,12 @@ final class Recovery {
     var contestedMemory: UnsafeMutableRawPointer?
     var contestedBytes = 0
     var checkpoint: CheckpointLoad?
+    /// Every record that kills has been met: what the index has is not of a dead version.
+    var recordsMet = false
+    /// Segments still to be replayed that may hold such records.
+    var recordSegments: Set<UInt32> = []
+    /// Pages of each segment that the checkpoint speaks for: values before are in it, or dead.
+    var settledPages: [UInt32: UInt32] = [:]
     /// Segments whose checkpoint entries hold and that need no replay.
     var covered: Set<UInt32> = []
 
@@ -240,8 +247,39 @@ extension LogStore {
         where !recovery.covered.contains(id) && segments[id].generation != 0 {
             recovery.queue.append(id)
         }
-        // Oldest first, so that most records are met in the order of their versions.
-        recovery.queue.sort { segments[$0].generation > segments[$1].generation }
+        // Segments that may hold tombstones first, so that reads can be served soon; then oldest
+        // first, so that most records are met in the order of their versions.
+        recovery.recordSegments = Set(recovery.queue.filter { mayHoldRecords($0) })
+        recovery.queue.sort {
+            let (first, second) = (
+                recovery.recordSegments.contains($0), recovery.recordSegments.contains($1)
+            )
+            if first != second { return second }
+            return segments[$0].generation > segments[$1].generation
+        }
+        if recovery.recordSegments.isEmpty { recordsAreMet(recovery) }
+    }
+
+    /// Records lie in segments of their own; of one without a trailer nobody knows.
+    private func mayHoldRecords(_ segment: UInt32) -> Bool {
+        segments[segment].footerPages == 0 || segments[segment].minValueVersion == UInt64.max
+    }
+
+    private func recordsAreMet(_ recovery: Recovery) {
+        recovery.recordsMet = true
+        index.storeWord(Self.readableWord).pointee.store(1, ordering: .releasing)
+    }
+
+    /// The store word that is 1 once entries may be believed by readers without the owner.
+    package static let readableWord = 0
+
+    private func workerEnded(_ recovery: Recovery, _ number: Int) {
+        recovery.workers[number].busy = false
+        if recovery.recordSegments.remove(recovery.workers[number].segment) != nil,
+            recovery.recordSegments.isEmpty
+        {
+            recordsAreMet(recovery)
+        }
     }
 
     private func advanceReplay(_ recovery: Recovery) -> Bool {
@@ -316,7 +354,7 @@ extension LogStore {
             recovery.workers[number].pages = 0
         }
         guard recovery.workers[number].page < end else {
-            recovery.workers[number].busy = false
+            workerEnded(recovery, number)
             return
         }
         let count = min(
@@ -365,7 +403,7 @@ extension LogStore {
         if finished {
             scanned(scan)
             goOnWriting(recovery, number, scan)
-            recovery.workers[number].busy = false
+            workerEnded(recovery, number)
             return
         }
         guard let wanted = scan.wanted else { return }
@@ -440,6 +478,7 @@ extension LogStore {
             return
         }
         state.pointee.minValueVersion = min(state.pointee.minValueVersion, found.version)
+        if let settled = recovery.settledPages[segment], found.page < settled { return }
         if let version = recovery.dead[fingerprint], found.version < version { return }
         guard let entry = entry(of: found, segment, slot) else { return }
         settle(recovery, fingerprint, entry, found.version, view.key)
@@ -465,9 +504,12 @@ extension LogStore {
             unpublish(fingerprint)
         }
         if let contested = recovery.contested[fingerprint] {
-            // Either the newer value was killed too, or it is known to have been flushed.
-            recovery.contested[fingerprint] = nil
-            if contested.newerVersion >= version {
+            let older = fullVersion(contested.older)
+            if version > contested.newerVersion {
+                recovery.contested[fingerprint] = nil
+            } else if version > older {
+                // The older one is dead (or the newer known to be flushed): no choice is left.
+                recovery.contested[fingerprint] = nil
                 place(fingerprint, contested.newer)
             }
         }
@@ -638,12 +680,6 @@ extension LogStore {
             }
         }
         self.recovery = nil
-        var waiting = waitingForRecovery
-        waitingForRecovery = OperationList()
-        while true {
-            let operation = waiting.popFirst(operations)
-            if operation < 0 { break }
-            startWrite(operation)
-        }
+        resumeWaitingToStart()
     }
 }

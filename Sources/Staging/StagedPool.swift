@@ -37,8 +37,7 @@ struct StagedOperation {
     var resident: Int32 = -1
     /// The range asked for, within the stored image or (unaligned) relative to the block.
     var entry = IndexEntry.none
-    var firstShard = 0
-    var shards = 0
+    var selection = Selection(firstShard: 0, shards: 0, skip: 0, count: 0)
     /// Heap memory of an unaligned read: the page range of the image from `bounceBase` on.
     var bounce: UnsafeMutableRawPointer?
     var bounceBytes = 0

@@ -24,7 +24,7 @@ extension StagedStore {
             return
         }
         if let arena, let found = arena.find(slot.pointee.fingerprint.stagingKey) {
-            let now = log.clock.wallSeconds
+            let now = log.wallSeconds
             if found.state.isVisible, !arena.info(found.slot).isExpired(now) {
                 serve(index, found.slot, tier: .staging)
                 return
@@ -141,8 +141,7 @@ extension StagedStore {
             answer(index, .invalid)
             return
         }
-        slot.pointee.firstShard = selection.firstShard
-        slot.pointee.shards = selection.shards
+        slot.pointee.selection = selection
         if slot.pointee.message.mode != .lease, selection.count > destinationBytes(index) {
             answer(index, .invalid)
             return
@@ -360,12 +359,14 @@ extension StagedStore {
             if outcome.status == .done { startGet(index) } else { answer(index, outcome) }
         case .readingDirect:
             var made = hitAnswer(index, outcome, tier: .device)
-            if outcome.status == .hit { made.delivered = selectedBytes(index) }
+            if outcome.status == .hit {
+                made.delivered = operations[index].selection.count
+            }
             finishGet(index, made)
         case .readingScratch:
             var made = hitAnswer(index, outcome, tier: .device)
             if outcome.status == .hit, !operations[index].abandoned {
-                made.delivered = copyFromBounce(index)
+                made.delivered = copyFromBounce(index, outcome.table)
             }
             freeBounce(index)
             finishGet(index, made)
@@ -391,11 +392,6 @@ extension StagedStore {
     private func finishGet(_ index: Int32, _ made: StoreAnswer) {
         if made.status == .hit && made.tier == .device { statistics.hitsDevice += 1 }
         deliver(index, made)
-    }
-
-    private func selectedBytes(_ index: Int32) -> UInt64 {
-        let slot = operations.slots + Int(index)
-        return selection(index, slot.pointee.entry)?.count ?? UInt64(slot.pointee.entry.length)
     }
 
     private func stagedReadEnded(_ index: Int32, _ outcome: Outcome) {
@@ -567,15 +563,14 @@ extension StagedStore {
         return selection.count - UInt64(left)
     }
 
-    private func copyFromBounce(_ index: Int32) -> UInt64 {
+    private func copyFromBounce(_ index: Int32, _ table: UnsafeRawPointer?) -> UInt64 {
         let slot = operations.slots + Int(index)
         let entry = slot.pointee.entry
-        guard let selection = selection(index, entry) else { return 0 }
         let memory = PieceMemory(
             pieces: operations.bouncePiece(index), count: 1, regions: log.driver.regions)
         return copyOut(
-            index, memory, imageBase: slot.pointee.bounceBase, log.layout(entry),
-            log.cachedTable(slot.pointee.fingerprint, entry), selection)
+            index, memory, imageBase: slot.pointee.bounceBase, log.layout(entry), table,
+            slot.pointee.selection)
     }
 
     // MARK: Leases

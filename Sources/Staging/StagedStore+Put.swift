@@ -95,7 +95,7 @@ extension StagedStore {
         let general = log.namespaces.timeToLive(message.namespaceSlot)
         let seconds = own == 0 ? general : general == 0 ? own : min(own, general)
         if seconds == 0 { return 0 }
-        let (sum, overflow) = log.clock.wallSeconds.addingReportingOverflow(seconds)
+        let (sum, overflow) = log.wallSeconds.addingReportingOverflow(seconds)
         return overflow ? UInt32.max : max(sum, 1)
     }
 

@@ -211,6 +211,9 @@ package final class StagedStore {
         if operation.key.count == 0 || operation.key.count > FormatConstants.maxKeyBytes
             || operation.parent.count > FormatConstants.maxKeyBytes
             || !log.namespaces.isLive(operation.namespaceSlot)
+            || (operation.namespaceInstance != 0
+                && operation.namespaceInstance
+                    != log.namespaces.instance(operation.namespaceSlot))
         {
             return .invalid
         }
@@ -362,6 +365,14 @@ extension StagedStore: LogStoreDelegate {
     }
 
     package func evicted(_ fingerprint: Fingerprint) {}
+
+    package func holds(namespaceSlot: UInt16) -> Bool {
+        for index in 0..<operations.capacity
+        where operations.slots[index].inUse
+            && operations.slots[index].message.namespaceSlot == namespaceSlot
+        { return true }
+        return false
+    }
 }
 
 extension Fingerprint {

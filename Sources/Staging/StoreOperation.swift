@@ -35,6 +35,9 @@ package struct StoreOperation: @unchecked Sendable {
     /// Comes back in the answer.
     package var token: UInt64
     package var namespaceSlot: UInt16
+    /// The instance that the sender means by the slot, which may have been purged and given to
+    /// another since; 0 to go by the slot alone.
+    package var namespaceInstance: UInt64 = 0
     package var key: UnsafeRawBufferPointer
     package var parent = UnsafeRawBufferPointer(start: nil, count: 0)
     /// Source or destination, in order.

@@ -33,7 +33,8 @@ import Testing
 
         let kept = Payload.bytes("kept", count: 50_000)
         #expect(await store.putBytes("kept", kept, in: space).isPresent)
-        #expect(await store.delete(["a", "none"], in: space).map(\.status) == [.deleted, .notFound])
+        #expect(
+            await store.delete(["a", "none"], in: space).map(\.status) == [.deleted, .notFound])
         let (gone, _) = await store.getBytes("a", in: space, mode: .direct)
         #expect(gone.status == .miss)
         #expect(store.contains(["a", "kept"], in: space) == [false, true])
@@ -123,7 +124,8 @@ import Testing
                         let buffers = keys.map { _ in Buffer(count: 12_288) }
                         let gets = await store.get(
                             zip(keys, buffers).map { GetItem(key: $0, into: Memory($1)) },
-                            in: space, options: GetOptions(mode: round % 2 == 0 ? .direct : .cached))
+                            in: space, options: GetOptions(mode: round % 2 == 0 ? .direct : .cached)
+                        )
                         for (place, get) in gets.enumerated() {
                             let expected = Payload.bytes(keys[place], count: 9000)
                             if !get.isHit || Array(buffers[place].bytes[..<9000]) != expected {

@@ -1,1 +1,21 @@
-print("placeholder")
+// hearth-torture: tries to break the store. Four commands, each of which ends with exit code 0 when
+// nothing was found, 1 on a violation (with the command that replays it), 2 on wrong options.
+
+import Glibc
+
+let arguments = Arguments(
+    CommandLine.arguments, flags: ["--no-faults", "--verbose", "--quiet", "--keep-going", "--no-handler"])
+if !arguments.has("--no-handler") { CrashNote.install() }
+switch arguments.command {
+case "sim": exit(SimCommand.run(arguments))
+case "crash": exit(CrashCommand.run(arguments))
+default:
+    report(
+        """
+        usage: hearth-torture sim [--seeds N] [--operations M] [--first S0] [--seed S] [--no-faults]
+               hearth-torture crash [--states N]
+               hearth-torture kill [--kills N] [--directory D]
+               hearth-torture parity [--seeds N] [--directory D]
+        """)
+    exit(2)
+}

@@ -1,0 +1,173 @@
+// Model: what a store may answer, derived from what it has answered. Versions order everything: the
+// store gives every put and delete a store-wide increasing number, so for each key it is enough to
+// know which revision each version is, and below which version nothing may be seen any more.
+//
+// The rules (checked in World+Answers):
+//  - a hit's version is known to be one revision's, or belongs to a revision whose version is not
+//    known (in flight, or failed with an unknown end); its bytes are that revision's;
+//  - a hit's version is not below `floor` as it was when the get was submitted: the highest version
+//    acknowledged or seen before, deletes included;
+//  - a key that `must` be there is a hit, unless evicted (bounded by the store's own count of
+//    evictions), its device is away, or faults that touch data were injected;
+//  - over a crash the floor falls to what was durable, over two or more damaging faults to nothing.
+
+import LogStore
+
+enum RevisionState: UInt8 {
+    case inFlight
+    case stored
+    /// Refused: its bytes must never be seen.
+    case never
+    /// Failed, cancelled or cut off by a crash: may be there or not.
+    case maybe
+}
+
+struct Revision {
+    /// Of the bytes: every revision has its own.
+    var seed: UInt64
+    /// Of the shard lengths: revisions of one shape share it.
+    var shape: UInt64
+    var length: UInt32
+    var shardCount: Int
+    var state = RevisionState.inFlight
+    /// 0 while not known.
+    var version: UInt64 = 0
+    var durability = Durability.written
+    var isDurable = false
+    /// Seconds after which it expires, 0 for never; once stored, the monotonic time by which it has
+    /// expired for sure, in that life of the store (the store is deaf to jumps of the wall clock).
+    var expires: (seconds: UInt32, end: UInt64, life: UInt64) = (0, UInt64.max, 0)
+
+    func shardLengths(_ into: UnsafeMutablePointer<UInt32>) {
+        Payload.shardLengths(shape, length: Int(length), count: shardCount, into: into)
+    }
+}
+
+struct KeyModel {
+    var number: Int
+    var revisions: [Revision] = []
+    var floor: UInt64 = 0
+    /// The highest version of an acknowledged delete.
+    var deletedFloor: UInt64 = 0
+    /// Present now, as far as anybody was told.
+    var must = false
+    /// Present after a crash too.
+    var mustDurable = false
+    var writesInFlight = 0
+    var deletesInFlight = 0
+    /// Deletes ever begun: a get that overlaps one may miss.
+    var deletesBegun = 0
+    var pinnedUntil: UInt64 = 0
+
+    /// The highest version known to be durable.
+    var durableFloor: UInt64 {
+        var highest: UInt64 = 0
+        for revision in revisions where revision.isDurable && revision.state == .stored {
+            highest = max(highest, revision.version)
+        }
+        return highest
+    }
+
+    func revision(version: UInt64) -> Int? {
+        revisions.firstIndex { $0.version == version && $0.version != 0 }
+    }
+
+    /// Whether anything could be found under the key at all.
+    func mayBePresent(floor: UInt64) -> Bool {
+        revisions.contains {
+            ($0.state == .stored && $0.version >= floor) || $0.state == .inFlight
+                || ($0.state == .maybe && ($0.version == 0 || $0.version >= floor))
+        }
+    }
+}
+
+struct NamespaceModel {
+    /// Enters the payload: every life of a namespace has its own.
+    var identity: UInt64
+    var name: String
+    var aligned: Bool
+    var timeToLive: UInt32
+    /// The slot while the store is open, or nil.
+    var slot: UInt16?
+    var live = true
+    /// A purge was under way when the store stopped.
+    var uncertain = false
+    var keys: [KeyModel] = []
+}
+
+struct Model {
+    var namespaces: [NamespaceModel] = []
+    /// The highest version in any answer.
+    var highestVersion: UInt64 = 0
+    /// Keys that should have been there and were not, while the store evicts.
+    var missed = 0
+    /// Evictions of stores before the present one.
+    var evictedBefore: UInt64 = 0
+    var volatileLostCount: UInt64 = 0
+
+    /// A new revision number is the count so far, so indices stay valid.
+    mutating func addRevision(_ space: Int, _ key: Int, _ revision: Revision) -> Int {
+        namespaces[space].keys[key].revisions.append(revision)
+        return namespaces[space].keys[key].revisions.count - 1
+    }
+
+    /// Forgets old revisions of a key, keeping those that may still matter. Only when no operation
+    /// of the key is under way, since operations know revisions by number.
+    mutating func prune(_ space: Int, _ key: Int) {
+        let count = namespaces[space].keys[key].revisions.count
+        guard count > 24 else { return }
+        let floor = namespaces[space].keys[key].deletedFloor
+        let durable = namespaces[space].keys[key].durableFloor
+        namespaces[space].keys[key].revisions.removeAll {
+            $0.state == .never || ($0.version != 0 && $0.version < min(floor, durable))
+        }
+    }
+
+    /// The store has stopped. `durableVersion`: every acknowledged put up to there is durable;
+    /// `clean`: it was closed, everything acknowledged is. `damage`: faults so far that touch data.
+    mutating func stopped(
+        clean: Bool, durableVersion: UInt64, damage: UInt64, deviceAway: Bool
+    ) {
+        for space in namespaces.indices {
+            namespaces[space].slot = nil
+            for key in namespaces[space].keys.indices {
+                stopped(
+                    &namespaces[space].keys[key], clean: clean, durableVersion: durableVersion,
+                    damage: damage, deviceAway: deviceAway)
+            }
+        }
+    }
+
+    private func stopped(
+        _ key: inout KeyModel, clean: Bool, durableVersion: UInt64, damage: UInt64,
+        deviceAway: Bool
+    ) {
+        for index in key.revisions.indices {
+            switch key.revisions[index].state {
+            case .inFlight: key.revisions[index].state = .maybe
+            case .stored:
+                let covered =
+                    key.revisions[index].durability != .volatile
+                    && key.revisions[index].version <= durableVersion
+                if clean || covered { key.revisions[index].isDurable = true }
+            default: break
+            }
+        }
+        if clean {
+            key.mustDurable = key.must
+        } else if key.deletesInFlight > 0 {
+            key.mustDurable = false
+        }
+        key.must = key.mustDurable
+        key.writesInFlight = 0
+        key.deletesInFlight = 0
+        key.pinnedUntil = 0
+        if damage >= 2 {
+            key.floor = 0
+        } else if damage == 1 || deviceAway {
+            key.floor = key.deletedFloor
+        } else {
+            key.floor = max(key.deletedFloor, key.durableFloor)
+        }
+    }
+}
