@@ -28,6 +28,9 @@ package struct AppendRequest {
     package var expiry: UInt32 = 0
     package var replace = false
     package var durability: Durability = .written
+    /// The log cannot write from this source: it may only be compared with a present copy. If there
+    /// is none (any more), the outcome is `.throttled` with errno `LogStore.tryAgain`.
+    package var comparesOnly = false
 
     package init(
         token: UInt64, fingerprint: Fingerprint, namespaceSlot: UInt16,
@@ -46,6 +49,8 @@ package struct AppendRequest {
 }
 
 extension LogStore {
+    package static let tryAgain: Int32 = 11  // EAGAIN
+
     /// Whether the log can take this source as it lies: it fits a group buffer, or is aligned.
     /// Anything else has to be made into an image in staging first.
     package func canAppend(_ request: AppendRequest) -> Bool {
@@ -93,6 +98,7 @@ extension LogStore {
         slot.pointee.version = request.version
         slot.pointee.expiry = request.expiry
         slot.pointee.replace = request.replace
+        slot.pointee.comparesOnly = request.comparesOnly
         slot.pointee.durability = max(request.durability, .written)
         slot.pointee.aligned = namespaces.aligned(request.namespaceSlot)
         operations.setKey(operation, request.key, parent: request.parent)
@@ -134,6 +140,11 @@ extension LogStore {
                 indexFull(operation)
                 return
             }
+        }
+        if slot.pointee.comparesOnly {
+            slot.pointee.errno = Self.tryAgain
+            finish(operation, .throttled)
+            return
         }
         let cap = namespaces.cap(slot.pointee.namespaceSlot)
         if cap > 0,

@@ -75,26 +75,20 @@ extension LogStore {
         startFlush()
     }
 
-    /// The highest version below which nothing is queued or in a group.
+    /// The highest version up to which every write either has ended or only waits for a flush.
     private var completedVersion: UInt64 {
         var lowest = nextVersion + 1
-        for group in 0..<groupCount where groups[group].inUse {
-            lowest = min(lowest, lowestVersion(groups[group].operations))
-        }
-        for stream in streams.indices {
-            lowest = min(lowest, lowestVersion(streams[stream].queue))
+        for index in 0..<operations.capacity {
+            let slot = operations.slots + index
+            switch slot.pointee.kind {
+            case .append, .delete, .record:
+                if slot.pointee.version > 0, slot.pointee.phase != .waitingForFlush {
+                    lowest = min(lowest, slot.pointee.version)
+                }
+            case .free, .read, .relocate: break
+            }
         }
         return lowest - 1
-    }
-
-    private func lowestVersion(_ list: OperationList) -> UInt64 {
-        var lowest = UInt64.max
-        var operation = list.head
-        while operation >= 0 {
-            lowest = min(lowest, operations[operation].version)
-            operation = operations[operation].next
-        }
-        return lowest
     }
 
     private func startFlush() {

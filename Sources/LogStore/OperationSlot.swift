@@ -39,6 +39,8 @@ package struct OperationSlot {
     var replace = false
     /// The source holds a stored image whose checksums are made.
     var sourceIsImage = false
+    /// The source cannot be written from; it is only compared with a present copy.
+    var comparesOnly = false
     /// The outcome was delivered (deadline, cancel); what remains only lets go of memory.
     var abandoned = false
     var reinsertion = false

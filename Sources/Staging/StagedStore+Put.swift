@@ -118,9 +118,10 @@ extension StagedStore {
     // MARK: Straight from the caller's memory
 
     private func appendStraight(_ index: Int32) {
-        let made = request(index)
+        var made = request(index)
         let present = log.lookup(made.fingerprint).entry != nil && !made.replace
-        guard present || log.canAppend(made) else {
+        made.comparesOnly = !log.canAppend(made)
+        guard present || !made.comparesOnly else {
             appendFromHeap(index, made)
             return
         }
@@ -310,6 +311,10 @@ extension StagedStore {
         let slot = operations.slots + Int(index)
         if slot.pointee.bounce != nil { freeBounce(index) }
         let resident = slot.pointee.resident
+        if outcome.status == .throttled, outcome.errno == LogStore.tryAgain, resident < 0 {
+            resume(index)
+            return
+        }
         if resident >= 0 {
             slot.pointee.resident = -1
             settleResident(index, ResidentSlot(resident), outcome)
@@ -335,7 +340,13 @@ extension StagedStore {
         _ index: Int32, _ resident: ResidentSlot, _ outcome: Outcome
     ) {
         guard let arena else { return }
+        // A purge may have taken it away meanwhile; the pin kept its memory until now.
+        let gone = arena.state(resident) == .condemned
         arena.unpin(resident)
+        if gone {
+            resumeJoined(resident.index)
+            return
+        }
         let wasVisible = operations[index].answered
         if outcome.status == .stored {
             if wasVisible { arena.markClean(resident) } else { arena.publish(resident, dirty: false) }

@@ -4,11 +4,13 @@
 import Glibc
 
 let arguments = Arguments(
-    CommandLine.arguments, flags: ["--no-faults", "--verbose", "--quiet", "--keep-going", "--no-handler"])
+    CommandLine.arguments, flags: ["--no-faults", "--verbose", "--quiet", "--keep-going", "--no-handler", "--evicts", "--verify"])
 if !arguments.has("--no-handler") { CrashNote.install() }
 switch arguments.command {
 case "sim": exit(SimCommand.run(arguments))
 case "crash": exit(CrashCommand.run(arguments))
+case "kill": exit(KillCommand.run(arguments))
+case "kill-child": exit(KillChild.run(arguments))
 default:
     report(
         """
