@@ -31,9 +31,10 @@ let package = Package(
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "BlockIO", "BenchKit",
+                "Hearth", "Staging", "LogStore", "SegmentFormat", "BlockIO", "BenchKit", "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
+        .target(name: "CMeasure"),
         .target(
             name: "BenchKit",
             dependencies: [
@@ -57,6 +58,7 @@ let package = Package(
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(
             name: "HearthTests", dependencies: ["Hearth", "SimulatedDisk"], swiftSettings: strict),
-        .testTarget(name: "HearthBenchTests", dependencies: ["BenchKit"], swiftSettings: strict),
+        .testTarget(name: "HearthBenchTests", dependencies: ["BenchKit", "hearth-bench", "Hearth"],
+            swiftSettings: strict),
     ]
 )

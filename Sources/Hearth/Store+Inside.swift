@@ -1,17 +1,11 @@
-// What layers of this package that sit on `Session` need of an open store beside it: where leased
-// bytes lie, what is resident, and what the owner thread has used. Nothing here is public.
+// What layers of this package that sit on `Session` need of an open store beside it: what is
+// resident, how regions are named, and what the owner thread has used. Nothing here is public.
 
 import BlockIO
 import Glibc
 import Staging
 
 extension Store {
-    /// The engine that sessions are made on.
-    package var sessionEngine: Engine { shared.engine }
-
-    /// Where the pieces of a leased completion start; nil without a DRAM tier.
-    package var arenaBase: UnsafeRawPointer? { shared.residents?.arenaBase }
-
     /// Whether the key's block is in the DRAM tier now. Any thread, without waiting.
     package func isResident(_ key: UnsafeRawBufferPointer, in namespace: Namespace) -> Bool {
         guard let residents = shared.residents else { return false }
@@ -29,11 +23,6 @@ extension Store {
         }
         return used ?? 0
     }
-}
-
-extension Namespace {
-    /// What names it in a `StoreOperation`.
-    package var operationSlot: UInt16 { slot }
 }
 
 extension MemoryRegion {

@@ -20,7 +20,10 @@ struct KvShape {
     var inclusive = true
     /// Operations under way at once, in all sessions.
     var operations = 256
-    var largestBlockBytes: Int?
+    /// How many blocks at least are put together; sizes what is not values.
+    var blocksPerGroup = 1
+    /// Nil: as many as the capacity could hold.
+    var indexEntries: Int?
 
     /// Bytes of a block's image in slabs.
     var storedBytes: Int { (blockBytes + 4095) / 4096 * 4096 }
@@ -34,8 +37,9 @@ struct KvShape {
     func configuration() -> Configuration {
         var made = Configuration(directory: directory, capacityBytes: 1 << 30)
         // Small blocks do not need large segments, nor much memory for their footers.
-        made.maximumBlockBytes = max(largestBlockBytes ?? blockBytes, 64 << 10)
+        made.maximumBlockBytes = max(blockBytes, 64 << 10)
         made.expectedBlockBytes = blockBytes
+        made.indexEntries = indexEntries
         made.operationsInFlight = min(65_536, max(1024, operations + 64))
         made.queueDepth = min(4096, max(256, operations))
         made.slabBytes = slab
@@ -47,7 +51,8 @@ struct KvShape {
             made.stagingBytes = (max(slabBytes, least) + slab - 1) / slab * slab
         }
         made.capacityBytes = made.capacity(
-            forValueBytes: valueBytes, blockBytes: blockBytes, shards: shards, aligned: aligned)
+            forValueBytes: valueBytes, blockBytes: blockBytes, shards: shards, aligned: aligned,
+            blocksPerGroup: blocksPerGroup)
         made.tableCacheBytes = shards > 1 ? 64 << 20 : 1 << 20
         made.memoryLimitBytes = max(32 << 20, made.memorySplit.total)
         return made
@@ -60,12 +65,14 @@ final class KvStore: Sendable {
     let configuration: Configuration
 
     /// Opens or makes the store and its namespace, and waits until the index is complete.
-    init(_ shape: KvShape, namespace name: String = "hearth-bench") throws(BenchError) {
+    init(
+        _ shape: KvShape, namespace name: String = "hearth-bench", waiting: Bool = true
+    ) throws(BenchError) {
         let configuration = shape.configuration()
         let layout = shape.aligned ? NamespaceDescription.Layout.aligned : .packed
         (store, namespace) = try blocking { () async throws(HearthError) in
             let store = try await Store.open(configuration)
-            try await store.waitUntilRecovered()
+            if waiting { try await store.waitUntilRecovered() }
             let namespace = try await store.namespace(
                 NamespaceDescription([("bench", name)], layout: layout))
             return (store, namespace)
@@ -74,14 +81,14 @@ final class KvStore: Sendable {
     }
 
     func session(_ capacity: Int) -> Session {
-        Session(engine: store.sessionEngine, capacity: capacity)
+        store.session(capacity: capacity)
     }
 
     func operation(
         _ kind: StoreOperationKind, token: Int, _ key: UnsafeRawBufferPointer
     ) -> StoreOperation {
         StoreOperation(
-            kind: kind, token: UInt64(token), namespaceSlot: namespace.operationSlot, key: key)
+            kind: kind, token: UInt64(token), namespaceSlot: namespace.slot, key: key)
     }
 
     func statistics() throws(BenchError) -> Statistics {
@@ -119,7 +126,7 @@ final class KvStore: Sendable {
     /// The value bytes of a lease as one run; nil when it is scattered over slabs.
     @inline(__always)
     func leased(_ completion: StoreCompletion) -> UnsafeRawBufferPointer? {
-        guard completion.leased.count == 1, let base = store.arenaBase else { return nil }
+        guard completion.leased.count == 1, let base = store.leaseBase else { return nil }
         return UnsafeRawBufferPointer(
             start: base + Int(completion.leased[0].offset + completion.answer.leaseOffset),
             count: Int(completion.answer.delivered))
@@ -129,7 +136,7 @@ final class KvStore: Sendable {
     func copy(
         _ completion: StoreCompletion, into target: UnsafeMutableRawBufferPointer
     ) -> Bool {
-        guard let base = store.arenaBase, let to = target.baseAddress else { return false }
+        guard let base = store.leaseBase, let to = target.baseAddress else { return false }
         let count = Int(completion.answer.delivered)
         guard count <= target.count else { return false }
         var skip = Int(completion.answer.leaseOffset)

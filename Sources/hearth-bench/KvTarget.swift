@@ -119,11 +119,17 @@ final class KvTarget: BenchTarget {
     func makeEngine(
         job: Int, arena: UnsafeMutableRawBufferPointer
     ) throws(BenchError) -> any BenchEngine {
-        let (kv, options, counters) = state.withLock { ($0.kv, $0.options, $0.counters) }
-        guard let kv else { throw BenchError("the store is not open") }
+        let kv = try opened()
+        let (options, counters) = state.withLock { ($0.options, $0.counters) }
         return try KvEngine(
             kv: kv, manner: KvManner(options), keyNamespace: options.namespace(job: job),
             counters: counters[job], arena: arena)
+    }
+
+    /// The store that `prepare` opened.
+    func opened() throws(BenchError) -> KvStore {
+        guard let kv = state.withLock({ $0.kv }) else { throw BenchError("the store is not open") }
+        return kv
     }
 
     func resetStatistics() {
