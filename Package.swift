@@ -12,15 +12,17 @@ let package = Package(
         .executable(name: "hearth-bench", targets: ["hearth-bench"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
     ],
     targets: [
-        .systemLibrary(name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
+        .systemLibrary(
+            name: "CLiburing", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
         .systemLibrary(name: "CISAL", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
         .target(name: "CPlatform"),
         .target(name: "SegmentFormat", dependencies: ["CISAL"], swiftSettings: strict),
         .target(name: "BlockIO", dependencies: ["CLiburing", "CPlatform"], swiftSettings: strict),
-        .target(name: "SimulatedDisk", dependencies: ["BlockIO", "CPlatform"], swiftSettings: strict),
+        .target(
+            name: "SimulatedDisk", dependencies: ["BlockIO", "CPlatform"], swiftSettings: strict),
         .target(
             name: "LogStore", dependencies: ["SegmentFormat", "BlockIO", "CPlatform"],
             swiftSettings: strict),
@@ -44,7 +46,9 @@ let package = Package(
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .executableTarget(
             name: "hearth-torture",
-            dependencies: ["Hearth", "Staging", "LogStore", "SimulatedDisk", "BlockIO", "SegmentFormat"],
+            dependencies: [
+                "Hearth", "Staging", "LogStore", "SimulatedDisk", "BlockIO", "SegmentFormat",
+            ],
             path: "Tests/Torture", swiftSettings: strict),
         .testTarget(
             name: "SegmentFormatTests", dependencies: ["SegmentFormat"], swiftSettings: strict),
@@ -58,7 +62,9 @@ let package = Package(
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(
             name: "HearthTests", dependencies: ["Hearth", "SimulatedDisk"], swiftSettings: strict),
-        .testTarget(name: "HearthBenchTests", dependencies: ["BenchKit", "hearth-bench", "Hearth"],
+        .testTarget(
+            name: "HearthBenchTests", dependencies: ["BenchKit", "Hearth", "hearth-bench"],
             swiftSettings: strict),
+        .testTarget(name: "HouseTests", swiftSettings: strict),
     ]
 )

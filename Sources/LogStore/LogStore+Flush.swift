@@ -183,6 +183,9 @@ extension LogStore {
             slot.pointee.kind == .delete || slot.pointee.replace
             ? failed != 0
             : failed & (1 << UInt32(SegmentTable.device(slot.pointee.segment))) != 0
+        if slot.pointee.phase == .waitingForValueFlush && !slot.pointee.raising {
+            segments[slot.pointee.segment].unpublished -= 1
+        }
         if concerns {
             slot.pointee.errno = 5
             finish(operation, .failed)

@@ -329,7 +329,7 @@ extension LogStore {
     }
 
     /// Pages left for a group whose records take `descriptors` pages of footer at most, plus one.
-    private func room(_ stream: Int, descriptors: Int) -> UInt32 {
+    func room(_ stream: Int, descriptors: Int) -> UInt32 {
         guard let footer = streams[stream].footer else { return 0 }
         let footerPages = footer.pageCount + descriptors + 1
         if footerPages > WriteStream.footerPages(segmentPages) { return 0 }
@@ -551,6 +551,7 @@ extension LogStore {
         if slot.pointee.replace && index.find(slot.pointee.fingerprint) != nil {
             // The old version stays until the new one cannot be lost.
             slot.pointee.phase = .waitingForValueFlush
+            segments[slot.pointee.segment].unpublished += 1
             waitForFlush(operation)
             return
         }

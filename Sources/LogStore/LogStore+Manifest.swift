@@ -167,7 +167,10 @@ extension LogStore {
         if let slot = namespaces.find(fingerprint) {
             var outcome = Outcome(token: token, status: .done)
             outcome.version = UInt64(slot)
-            if namespaces.aligned(slot) != aligned { outcome.status = .conflict }
+            // The fingerprint is not keyed: who chose it to collide gets an error, not the keys.
+            if namespaces.aligned(slot) != aligned || !namespaces.has(slot, fields) {
+                outcome.status = .conflict
+            }
             delegate?.finished(outcome)
             return
         }

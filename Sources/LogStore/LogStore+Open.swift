@@ -176,8 +176,11 @@ struct Opener {
         // Copies are read one by one: a bad sector takes only its copy.
         for copy in 0..<Manifest.copies {
             let at = memory + copy * Manifest.copyBytes
-            let result = transfer(.read, member.file, copy * Manifest.copyBytes, at, Manifest.copyBytes)
-            if result < 0 { at.initializeMemory(as: UInt8.self, repeating: 0, count: Manifest.copyBytes) }
+            let result = transfer(
+                .read, member.file, copy * Manifest.copyBytes, at, Manifest.copyBytes)
+            if result < 0 {
+                at.initializeMemory(as: UInt8.self, repeating: 0, count: Manifest.copyBytes)
+            }
         }
         do {
             member.manifest = try Manifest.newest(
@@ -338,7 +341,9 @@ struct Opener {
             devices[index].segmentCount = counts[index]
             try openSegments(devices[index], names[index], segments)
         }
-        for index in devices.indices { manifest.devices[index].segmentCount = UInt32(counts[index]) }
+        for index in devices.indices {
+            manifest.devices[index].segmentCount = UInt32(counts[index])
+        }
         return OpenedStore(
             driver: driver, clock: clock, configuration: configuration, manifest: manifest,
             devices: devices, segments: segments, namespaces: NamespaceTable(manifest.namespaces),
@@ -408,7 +413,8 @@ struct Opener {
         _ manifest: Manifest, _ devices: [Device], _ names: [[String]]
     ) throws(StoreError) -> [Int] {
         let metadata = Self.metadataBytes(manifest, configuration, devices: devices.count)
-        let present = devices.count { $0.state != .absent && $0.state != .struck }
+        // A member that is away keeps its share, or the others would have grown into it.
+        let present = devices.count { $0.state != .struck }
         let spendable =
             configuration.capacityBytes > metadata ? configuration.capacityBytes - metadata : 0
         let share = Int(spendable / manifest.segmentBytes) / max(1, present)
@@ -419,7 +425,7 @@ struct Opener {
                 continue
             }
             let highest = names[index].compactMap(StoreFiles.segmentNumber).max() ?? -1
-            let least = 5 + (devices.count == 1 ? 1 : 0)
+            let least = devices.count == 1 ? 8 : 6
             if share < least {
                 throw StoreError(
                     .configuration, operation: "open", subject: "capacityBytes",
@@ -446,7 +452,8 @@ struct Opener {
         _ manifest: Manifest, _ configuration: LogStoreConfiguration, devices: Int
     ) -> UInt64 {
         UInt64(devices * Manifest.copies * Manifest.copyBytes)
-            + 2 * Checkpointer.fileBytes(
+            + 2
+            * Checkpointer.fileBytes(
                 entries: configuration.indexEntries, segments: SegmentTable.maximumLocal)
     }
 

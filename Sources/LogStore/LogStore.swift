@@ -61,7 +61,7 @@ package final class LogStore {
     // Geometry, fixed at creation
     package let segmentPages: UInt32
     package internal(set) var manifest: Manifest
-    var devices: [Device]
+    package internal(set) var devices: [Device]
 
     // Writing
     var streams: [WriteStream] = []
@@ -132,7 +132,7 @@ package final class LogStore {
             driver: parts.driver)
         footerPool = try MemoryPool(
             chunkBytes: (WriteStream.footerPages(segmentPages) + 1) * FormatConstants.pageBytes,
-            chunkCount: 2 * parts.devices.count + 6, driver: parts.driver)
+            chunkCount: 2 * parts.devices.count + 4, driver: parts.driver, registered: false)
         bouncePool = try MemoryPool(
             chunkBytes: Self.bounceBytes, chunkCount: 128, driver: parts.driver)
         manifestPool = try MemoryPool(
@@ -271,8 +271,12 @@ package final class LogStore {
     /// The version of an entry, as a get returns it.
     package func version(_ entry: IndexEntry) -> UInt64 { fullVersion(entry) }
 
-    /// A version for a put whose checksums are made above the log.
+    /// A version for a put whose checksums are made above the log; only while `isReadyToWrite`.
     package func nextPutVersion() -> UInt64 { takeVersion() }
+
+    /// Whether a put can be started now: the index is complete, versions are reserved durably, and
+    /// there is room for the operation.
+    package var isReadyToWrite: Bool { recovery == nil && hasRoom() && reserveVersions() }
 
     func takeVersion() -> UInt64 {
         nextVersion += 1

@@ -13,7 +13,13 @@ package final class MemoryPool {
     package private(set) var freeCount: Int
     private let driver: any BlockDriver
 
-    package init(chunkBytes: Int, chunkCount: Int, driver: any BlockDriver) throws(StoreError) {
+    private let registered: Bool
+
+    /// Unregistered pools are not pinned: their pages take memory only once they are used.
+    package init(
+        chunkBytes: Int, chunkCount: Int, driver: any BlockDriver, registered: Bool = true
+    ) throws(StoreError) {
+        self.registered = registered
         let length = chunkBytes * chunkCount
         let flags = MAP_PRIVATE | MAP_ANONYMOUS
         guard let memory = mmap(nil, length, PROT_READ | PROT_WRITE, flags, -1, 0),
@@ -40,11 +46,11 @@ package final class MemoryPool {
         free = .allocate(capacity: chunkCount)
         for index in 0..<chunkCount { free[index] = Int32(chunkCount - 1 - index) }
         freeCount = chunkCount
-        driver.register(region)
+        if registered { driver.register(region) }
     }
 
     deinit {
-        driver.unregister(region)
+        if registered { driver.unregister(region) }
         driver.regions.remove(region)
         munmap(base, chunkBytes * chunkCount)
         free.deallocate()

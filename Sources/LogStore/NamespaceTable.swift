@@ -81,6 +81,15 @@ package struct NamespaceTable {
         return nil
     }
 
+    /// Whether the slot's fields are these, in whatever order.
+    func has(_ slot: UInt16, _ fields: [(String, String)]) -> Bool {
+        guard let own = entries[Int(slot)]?.record.fields, own.count == fields.count else {
+            return false
+        }
+        let order: ((String, String), (String, String)) -> Bool = { $0 < $1 }
+        return zip(own.sorted(by: order), fields.sorted(by: order)).allSatisfy { $0 == $1 }
+    }
+
     /// The slot of an instance that recovery meets; nil for a purged or unknown one.
     @inline(__always)
     func slot(instance: UInt64) -> UInt16? { slots[instance] }

@@ -64,12 +64,13 @@ extension LogStore {
     // MARK: Supply
 
     /// Segments on a device that only records and carried blocks may take.
-    private func reserved(_ device: Int) -> Int {
+    func reserved(_ device: Int) -> Int {
         var count = 0
         let first = writableDevice(after: -1)
-        if first == device && !hasOpenSegment(.recordsA, device) { count += 1 }
+        // One for each record stream to go on with, and one to begin with.
+        if first == device { count += hasOpenSegment(.recordsA, device) ? 1 : 2 }
         let second = writableDevice(after: first)
-        if second == device && !hasOpenSegment(.recordsB, device) { count += 1 }
+        if second == device { count += hasOpenSegment(.recordsB, device) ? 1 : 2 }
         if configuration.mode == .cache && !hasOpenSegment(.reinserted, device) { count += 1 }
         return count
     }
@@ -106,88 +107,6 @@ extension LogStore {
         !devices[device].full && reclaimers[device].nextLocal < segments.counts[device]
     }
 
-    func openSegment(_ segment: UInt32, _ stream: Int) {
-        let chunk = footerPool.take()
-        precondition(chunk >= 0, "taking a segment checked for footer memory")
-        streams[stream].segment = segment
-        streams[stream].nextPage = max(1, segments[segment].writtenPages)
-        streams[stream].footerChunk = chunk
-        streams[stream].footer = DescriptorPageWriter(
-            memory: footerPool.pointer(chunk), pages: WriteStream.footerPages(segmentPages))
-        segments[segment].state = .open
-        segments[segment].stream = streams[stream].kind.rawValue
-        if segments[segment].writtenPages == 0 {
-            segments[segment].writtenPages = 1
-            segments[segment].metaPages = 1
-        }
-    }
-
-    /// Seals the stream's segment: its footer and trailer are written to its end.
-    func closeSegment(_ stream: Int) {
-        guard let segment = streams[stream].segment, var footer = streams[stream].footer else {
-            return
-        }
-        let chunk = streams[stream].footerChunk
-        let first = segmentPages - 1 - UInt32(footer.pageCount)
-        let pages = footer.seal(
-            kind: .footer, context: context(segment), firstPage: first, groupFirstPage: first,
-            groupPages: UInt32(footer.pageCount), groupSequence: 0, valueBase: 0)
-        let state = segments.pointer(segment)
-        let trailerPage = segmentPages - 1
-        var trailer = SegmentTrailer()
-        trailer.generation = state.pointee.generation
-        trailer.recordCount = state.pointee.recordCount
-        trailer.footerFirstPage = first
-        trailer.footerPages = UInt32(pages)
-        trailer.minVersion = state.pointee.minVersion
-        trailer.maxVersion = state.pointee.maxVersion
-        trailer.minValueVersion = state.pointee.minValueVersion
-        trailer.metaPages = state.pointee.metaPages + UInt32(pages) + 1
-        trailer.sealedWallSeconds = wallSeconds
-        trailer.livePagesAtSeal = state.pointee.livePages
-        let memory = footerPool.pointer(chunk) + pages * Self.pageBytes
-        trailer.encode(
-            into: UnsafeMutableRawBufferPointer(start: memory, count: Self.pageBytes),
-            context: context(segment), page: trailerPage)
-        state.pointee.lostPages = first - streams[stream].nextPage
-        statistics.lostBytes += UInt64(Int(state.pointee.lostPages) * Self.pageBytes)
-        statistics.sealedBytes += UInt64(Int(segmentPages) * Self.pageBytes)
-        state.pointee.footerFirstPage = first
-        state.pointee.footerPages = UInt32(pages)
-        state.pointee.metaPages += UInt32(pages) + 1
-        state.pointee.writtenPages = segmentPages
-        state.pointee.state = .sealed
-        statistics.metadataBytes += UInt64((pages + 1) * Self.pageBytes)
-        streams[stream].segment = nil
-        streams[stream].footer = nil
-        streams[stream].footerChunk = -1
-        state.pointee.groupsInFlight += 1  // the footer's own write
-        issue(
-            IORequest(
-                tag: Self.tag(.footer, chunk, segment), operation: .write, file: file(segment),
-                fileOffset: Self.offset(page: first),
-                piece: footerPool.piece(chunk, length: (pages + 1) * Self.pageBytes)))
-    }
-
-    func footerWritten(_ segment: UInt32, chunk: Int32, _ completion: IOCompletion) {
-        footerPool.give(chunk)
-        segments[segment].groupsInFlight -= 1
-        if completion.result < 0 {
-            statistics.writeErrors += 1
-            segments[segment].footerPages = 0
-        } else {
-            markDirty(segment)
-        }
-    }
-
-    /// Gives up writing into the stream's segment, without a footer.
-    func abandonSegment(_ stream: Int) {
-        footerPool.give(streams[stream].footerChunk)
-        streams[stream].segment = nil
-        streams[stream].footer = nil
-        streams[stream].footerChunk = -1
-    }
-
     // MARK: The machine
 
     func advanceReclaim() {
@@ -222,6 +141,15 @@ extension LogStore {
         }
     }
 
+    /// Pages left in a record stream's open segment.
+    private func recordRoom(_ kind: StreamKind, _ device: Int) -> UInt32 {
+        for stream in streams.indices
+        where streams[stream].kind == kind && streams[stream].device == device
+            && streams[stream].segment != nil
+        { return room(stream, descriptors: 1) }
+        return 0
+    }
+
     /// Whether there are segments for both copies of what a segment of records may hold.
     private var canCarry: Bool {
         let first = writableDevice(after: -1)
@@ -231,18 +159,19 @@ extension LogStore {
     }
 
     /// The sealed segment of the lowest generation; in store mode only one with nothing alive.
-    private func victim(_ device: Int) -> UInt32? {
+    func victim(_ device: Int) -> UInt32? {
         var best: UInt32?
-        let carries = canCarry
         for local in 0..<segments.counts[device] {
             let id = SegmentTable.id(device: device, local: local)
             let state = segments.pointer(id)
-            guard state.pointee.state == .sealed, state.pointee.groupsInFlight == 0 else {
+            guard state.pointee.state == .sealed, state.pointee.groupsInFlight == 0,
+                state.pointee.unpublished == 0
+            else {
                 continue
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
             // Records may have to be carried on, which takes segments of its own.
-            if state.pointee.minValueVersion == UInt64.max && !carries { continue }
+            if state.pointee.minValueVersion == UInt64.max && !canCarry(state.pointee) { continue }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
                 best = id
             }
@@ -345,7 +274,7 @@ extension LogStore {
         reclaimers[device].phase = .idle
     }
 
-    private func giveChunk(_ device: Int) {
+    func giveChunk(_ device: Int) {
         reclaimers[device].chunk.withChunk { reclaimPool.give($0) }
     }
 
@@ -613,126 +542,4 @@ extension LogStore {
         flush.isRunning && flush.running.contains(segment)
     }
 
-    // MARK: Carrying on
-
-    private func carryRecord(
-        _ device: Int, _ fingerprint: Fingerprint, _ slot: UInt16, _ view: RecordView
-    ) -> Bool {
-        guard operations.inUse + 4 < operations.capacity else { return false }
-        let operation = operations.take(.relocate, token: UInt64(device))
-        guard operation >= 0 else { return false }
-        operations[operation].fingerprint = fingerprint
-        operations[operation].namespaceSlot = slot
-        operations[operation].phase = .waitingForRecords
-        operations.setKey(operation, view.key, parent: UnsafeRawBufferPointer(start: nil, count: 0))
-        guard
-            writeRecords(
-                owner: operation, version: view.descriptor.version,
-                supersede: view.descriptor.flags.contains(.supersede))
-        else {
-            operations.give(operation)
-            return false
-        }
-        statistics.carriedRecords += 1
-        reclaimers[device].pending += 1
-        return true
-    }
-
-    /// Both copies of a carried record have been written: it counts when flushed.
-    func carriedRecordEnded(_ operation: Int32) {
-        if operations[operation].errno != 0 {
-            // The source still has it: the victim keeps its place and is tried again later.
-            reclaimFailed(Int(operations[operation].token))
-            carryingEnded(operation)
-            return
-        }
-        waitForFlush(operation)
-    }
-
-    private func relocate(
-        _ device: Int, _ fingerprint: Fingerprint, _ slot: UInt16, _ view: RecordView,
-        _ entry: IndexEntry
-    ) -> Bool {
-        guard operations.inUse + 4 < operations.capacity else { return false }
-        let operation = operations.take(.relocate, token: UInt64(device))
-        guard operation >= 0 else { return false }
-        let bytes = Int(view.descriptor.storedPages) * Self.pageBytes
-        let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 4096)
-        piece.initialize(
-            to: Piece(
-                region: .process, offset: UInt64(UInt(bitPattern: memory)), length: UInt64(bytes)))
-        let op = operations.slots + Int(operation)
-        op.pointee.fingerprint = fingerprint
-        op.pointee.namespaceSlot = slot
-        op.pointee.reinsertion = true
-        op.pointee.entry = entry
-        op.pointee.version = view.descriptor.version
-        op.pointee.length = entry.length
-        op.pointee.shardCount = entry.shardCount
-        op.pointee.checksum = entry.checksum
-        op.pointee.expiry = entry.expiry
-        op.pointee.aligned = namespaces.aligned(slot)
-        op.pointee.storedPages = view.descriptor.storedPages
-        op.pointee.shards = entry.shardCount
-        op.pointee.rangeEnd = bytes
-        op.pointee.pagesMode = true
-        op.pointee.tableFromImage = entry.shardCount > 1
-        op.pointee.pieces = UnsafePointer(piece)
-        op.pointee.pieceCount = 1
-        operations.setKey(operation, view.key, parent: view.parent)
-        segments[entry.place.segment].readers += 1
-        reclaimers[device].pending += 1
-        startRead(operation)
-        return true
-    }
-
-    /// A pinned block has been read and checked (or not): write it into the reinserted stream.
-    func relocationRead(_ operation: Int32, hit: Bool) {
-        guard hit else {
-            carryingEnded(operation)
-            return
-        }
-        operations[operation].sourceIsImage = true
-        enqueue(operation, kind: .reinserted)
-    }
-
-    /// Moves the index to the copy just written, unless the key has moved on meanwhile.
-    func republish(_ operation: Int32) -> Bool {
-        let slot = operations.slots + Int(operation)
-        guard index.find(slot.pointee.fingerprint) == slot.pointee.entry else { return false }
-        return publish(slot.pointee.fingerprint, entry(operation))
-    }
-
-    func reinsertionEnded(_ operation: Int32, published: Bool) {
-        guard published else {
-            carryingEnded(operation)
-            return
-        }
-        statistics.reinsertedBytes += UInt64(operations[operation].length)
-        waitForFlush(operation)
-    }
-
-    func reinsertionFlushed(_ operation: Int32, failed: Bool) {
-        if failed { reclaimFailed(Int(operations[operation].token)) }
-        carryingEnded(operation)
-    }
-
-    private func carryingEnded(_ operation: Int32) {
-        let device = Int(operations[operation].token)
-        if operations[operation].reinsertion, let piece = operations[operation].pieces {
-            UnsafeMutableRawPointer(bitPattern: UInt(piece.pointee.offset))?.deallocate()
-            UnsafeMutablePointer(mutating: piece).deallocate()
-        }
-        operations.give(operation)
-        reclaimers[device].pending -= 1
-    }
-
-    /// What had to be carried on could not be: the victim may not be overwritten. It is left sealed
-    /// (and tried again), so that the tombstones in it stay on disk.
-    private func reclaimFailed(_ device: Int) {
-        let segment = reclaimers[device].segment
-        guard segments[segment].state == .reclaiming else { return }
-        reclaimers[device].failed = true
-    }
 }

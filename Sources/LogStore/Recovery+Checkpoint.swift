@@ -173,7 +173,9 @@ extension LogStore {
             state.pointee.metaPages = max(state.pointee.metaPages, entry.metaPages)
             state.pointee.maxVersion = max(state.pointee.maxVersion, entry.maxVersion)
             nextVersion = max(nextVersion, entry.maxVersion)
-            if entry.state == SegmentState.sealed.rawValue { recovery.covered.insert(entry.segment) }
+            if entry.state == SegmentState.sealed.rawValue {
+                recovery.covered.insert(entry.segment)
+            }
         }
         recovery.checkpoint = load
         recovery.settledPages = load.table.mapValues { $0.writtenPages }

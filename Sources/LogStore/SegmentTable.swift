@@ -39,6 +39,8 @@ package struct Segment {
     package var liveBlocks: UInt32 = 0
     package var groupsInFlight: Int32 = 0
     package var readers: Int32 = 0
+    /// Values written here that wait for a flush before the index may point to them.
+    package var unpublished: Int32 = 0
     package var minVersion: UInt64 = UInt64.max
     package var maxVersion: UInt64 = 0
     /// The lowest version of a record with a value; decides which tombstones are still needed.

@@ -112,6 +112,8 @@ struct SlabMap: ~Copyable {
     }
 
     private mutating func mark(start: Int, length: Int) {
+        // Local copies: the compiler's thread sanitizer pass stops at the fields themselves.
+        let (words, summary) = (words, summary)
         var at = start
         let end = start + length
         while at < end {
@@ -126,6 +128,7 @@ struct SlabMap: ~Copyable {
 
     mutating func give(start: Int, length: Int) {
         precondition(start >= 0 && length > 0 && start + length <= count, "slabs out of range")
+        let (words, summary) = (words, summary)
         var at = start
         let end = start + length
         while at < end {

@@ -104,9 +104,11 @@ final class StagedPool {
 struct StagedList {
     var head: Int32 = -1
     var tail: Int32 = -1
+    var count = 0
     var isEmpty: Bool { head < 0 }
 
     mutating func append(_ index: Int32, _ pool: StagedPool) {
+        count += 1
         pool[index].next = -1
         if tail >= 0 { pool[tail].next = index } else { head = index }
         tail = index
@@ -115,6 +117,7 @@ struct StagedList {
     mutating func popFirst(_ pool: StagedPool) -> Int32? {
         guard head >= 0 else { return nil }
         let index = head
+        count -= 1
         head = pool[index].next
         if head < 0 { tail = -1 }
         pool[index].next = -1

@@ -133,7 +133,7 @@ extension StagedStore {
     private func appendFromHeap(_ index: Int32, _ request: AppendRequest) {
         let slot = operations.slots + Int(index)
         let bytes = imageBytes(request)
-        guard !log.isBusy(request.fingerprint), log.isRecovered, log.hasRoom() else {
+        guard !log.isBusy(request.fingerprint), log.isReadyToWrite else {
             waitingForLog.append(index, operations)
             return
         }
@@ -150,6 +150,7 @@ extension StagedStore {
             region: .process, offset: UInt64(UInt(bitPattern: memory)), length: UInt64(bytes))
         statistics.bounceBytes += UInt64(bytes)
         var made = request
+        made.comparesOnly = false
         made.version = log.nextPutVersion()
         var errno: Int32 = 0
         made.checksum = build(into: memory, bytes: bytes, request, made.version, &errno)
@@ -203,7 +204,7 @@ extension StagedStore {
     private func stage(_ index: Int32) {
         guard let arena else { return }
         let slot = operations.slots + Int(index)
-        if log.isBusy(slot.pointee.fingerprint) || !log.isRecovered || !log.hasRoom() {
+        if log.isBusy(slot.pointee.fingerprint) || !log.isReadyToWrite {
             // A version made now could be overtaken by a write that is under way.
             waitingForLog.append(index, operations)
             return
@@ -312,7 +313,7 @@ extension StagedStore {
         if slot.pointee.bounce != nil { freeBounce(index) }
         let resident = slot.pointee.resident
         if outcome.status == .throttled, outcome.errno == LogStore.tryAgain, resident < 0 {
-            resume(index)
+            waitingForLog.append(index, operations)
             return
         }
         if resident >= 0 {
@@ -349,7 +350,11 @@ extension StagedStore {
         }
         let wasVisible = operations[index].answered
         if outcome.status == .stored {
-            if wasVisible { arena.markClean(resident) } else { arena.publish(resident, dirty: false) }
+            if wasVisible {
+                arena.markClean(resident)
+            } else {
+                arena.publish(resident, dirty: false)
+            }
             // Deleted or replaced since: the copy must not outlive that.
             let entry = log.lookup(operations[index].fingerprint).entry
             if entry == nil || log.version(entry ?? .none) != outcome.version {

@@ -121,14 +121,21 @@ package final class StagedStore {
                 .recovered(
                     nanoseconds: log.statistics.recovery.totalNanoseconds, blocks: log.index.count))
         }
-        if progressed { retryWaiting() }
+        if !waitingForLog.isEmpty || !waitingForSlabs.isEmpty {
+            let before = waitingForLog.count + waitingForSlabs.count
+            retryWaiting()
+            if waitingForLog.count + waitingForSlabs.count < before { progressed = true }
+        }
         if deadlineCount > 0 && log.clock.monotonic >= earliestDeadline { expireDeadlines() }
         return progressed
     }
 
     /// When the owner has to be awake next, monotonic nanoseconds.
     package var nextDeadline: UInt64 {
-        deadlineCount > 0 ? earliestDeadline : UInt64.max
+        let next = deadlineCount > 0 ? earliestDeadline : UInt64.max
+        if waitingForLog.isEmpty && waitingForSlabs.isEmpty { return next }
+        // What waits for room is looked at again soon, should no completion come first.
+        return min(next, log.clock.monotonic + 1_000_000)
     }
 
     package var isRecovered: Bool { log.isRecovered }

@@ -85,7 +85,8 @@ import Testing
         #expect(world.put("a", space, first).status == .stored)
         #expect(world.put("a", space, first).status == .alreadyPresent)
         #expect(world.put("a", space, second).status == .conflict)
-        #expect(world.put("a", space, second, replace: true, durability: .durable).status == .stored)
+        #expect(
+            world.put("a", space, second, replace: true, durability: .durable).status == .stored)
         let (answer, bytes) = world.get("a", space, length: 7000)
         #expect(answer.status == .hit)
         #expect(bytes == second)

@@ -59,10 +59,12 @@ final class Client {
     var pinnedAt = false
     var deletesAt = 0
     var cancelled = false
+    /// Place in the journal.
+    var entry = 0
     // A lease
     var lease: Int32 = -1
     var leaseOffset: UInt64 = 0
-    var leaseRevision = 0
+    var leased: Revision?
 
     init(number: Int, valueBytes: Int) {
         self.number = number

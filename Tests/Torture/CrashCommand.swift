@@ -33,8 +33,12 @@ enum CrashCommand {
         let only = arguments.string("--scenario").flatMap { Int($0) }
         let began = secondsNow()
         var points: [Point] = []
+        var broken = 0
         for number in CrashScenario.all.indices where only.map({ $0 == number }) ?? true {
-            guard let found = survey(number, seed) else { return 1 }
+            guard let found = survey(number, seed) else {
+                broken += 1
+                continue
+            }
             points += found
         }
         if let boundary = arguments.string("--boundary").flatMap({ Int($0) }) {
@@ -71,7 +75,7 @@ enum CrashCommand {
                 + "exhaustive boundaries (up to \(limit) unflushed), \(result.nested) crashed again "
                 + "in recovery, in \(decimal(secondsNow() - began)) s, "
                 + "\(result.failures.count) failed")
-        if !result.failures.isEmpty { return 1 }
+        if !result.failures.isEmpty || broken > 0 { return 1 }
         if only == nil, arguments.string("--boundary") == nil, result.states < wanted {
             report("only \(result.states) states of \(wanted)")
             return 1

@@ -150,6 +150,8 @@ struct Model {
                     key.revisions[index].durability != .volatile
                     && key.revisions[index].version <= durableVersion
                 if clean || covered { key.revisions[index].isDurable = true }
+                // May have been lost with the memory it was in.
+                if !key.revisions[index].isDurable { key.revisions[index].state = .maybe }
             default: break
             }
         }

@@ -175,13 +175,16 @@ extension World: StoreSink {
             fail("wrong length or shard count: \(describe(client, answer))")
         }
         model.namespaces[client.space].keys[client.key].revisions[index].version = answer.version
+        if revision.state == .maybe {
+            model.namespaces[client.space].keys[client.key].revisions[index].state = .stored
+        }
         model.namespaces[client.space].keys[client.key].floor = max(
             model.namespaces[client.space].keys[client.key].floor, answer.version)
         model.highestVersion = max(model.highestVersion, answer.version)
         if answer.lease >= 0 {
             client.lease = answer.lease
             client.leaseOffset = answer.leaseOffset
-            client.leaseRevision = index
+            client.leased = revision
             tally.add("leases")
             checkLease(client)
         }
@@ -247,6 +250,13 @@ extension World: StoreSink {
         guard client.mustAt, key.must, model.namespaces[client.space].live,
             client.deletesAt == key.deletesBegun
         else { return }
+        // A put that was given up, with a time to live, may have taken effect since.
+        let mayExpire = key.revisions.contains { $0.state == .maybe && $0.expires.seconds != 0 }
+        if reason == .expired || mayExpire {
+            model.namespaces[client.space].keys[client.key].must = false
+            model.namespaces[client.space].keys[client.key].mustDurable = false
+            if mayExpire { return }
+        }
         if reason == .recovering, store?.isRecovered == false { return }
         if damage > 0 || hardship || anyAway || errors > 0 {
             tally.add("misses excused by faults")
@@ -481,7 +491,9 @@ extension World: StoreSink {
             say("  \(clock.monotonic) \(describe(client, answer))")
         }
         guard journal != nil else { return }
-        journal?.append(UInt64(answer.status.rawValue) << 32 | UInt64(client.operation.kind.rawValue))
-        journal?.append(answer.status == .hit ? answer.delivered : 0)
+        let status = UInt64(answer.status.rawValue) << 56
+        let kind = UInt64(client.operation.kind.rawValue) << 48
+        let bytes = answer.status == .hit ? answer.delivered : 0
+        journal?[client.entry] = status | kind | bytes
     }
 }

@@ -12,9 +12,7 @@ extension World {
 
     /// The leased bytes are those of the revision that was handed out, for as long as it is held.
     func checkLease(_ client: Client) {
-        let key = model.namespaces[client.space].keys[client.key]
-        guard client.lease >= 0, client.leaseRevision < key.revisions.count else { return }
-        let revision = key.revisions[client.leaseRevision]
+        guard client.lease >= 0, let revision = client.leased else { return }
         if !isLeased(client, client.lease, at: client.leaseOffset, revision) {
             fail("leased bytes have changed: key \(client.space)/\(client.key), \(revision)")
         }

@@ -54,10 +54,15 @@ extension World {
         client.pinnedAt = key.pinnedUntil > clock.monotonic
         client.deletesAt = key.deletesInFlight == 0 ? key.deletesBegun : -1
         outstanding += 1
+        if journal != nil {
+            client.entry = journal?.count ?? 0
+            journal?.append(0)
+        }
         if client.operation.kind == .delete {
             model.namespaces[client.space].keys[client.key].deletesBegun += 1
             model.namespaces[client.space].keys[client.key].deletesInFlight += 1
             model.namespaces[client.space].keys[client.key].must = false
+            model.namespaces[client.space].keys[client.key].pinnedUntil = 0
             model.namespaces[client.space].keys[client.key].mustDurable = false
         }
         if client.operation.kind == .put {

@@ -10,6 +10,7 @@ switch arguments.command {
 case "sim": exit(SimCommand.run(arguments))
 case "crash": exit(CrashCommand.run(arguments))
 case "kill": exit(KillCommand.run(arguments))
+case "parity": exit(ParityCommand.run(arguments))
 case "kill-child": exit(KillChild.run(arguments))
 default:
     report(

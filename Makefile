@@ -1,0 +1,42 @@
+# Hearth: every command sets up what it needs (tools/setup) and then does its work.
+
+MINUTES ?= 30
+BENCH ?=
+SOURCES := Sources Tests Package.swift
+
+.PHONY: help run test bench soak format lint setup clean
+
+help:
+	@echo "make run      build, then a guided demonstration: device, store, kill, reopen (3 min)"
+	@echo "make test     everything that must hold, under 40 minutes on 2 cores"
+	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
+	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over"
+	@echo "make format   format the Swift sources; make lint only looks"
+	@echo "make setup    install what is missing; make clean removes what was built"
+
+setup:
+	@tools/setup
+
+run: setup
+	swift build -c release --product hearth-bench
+	bench/demo
+
+test: setup
+	@tools/test
+
+bench: setup
+	swift build -c release --product hearth-bench
+	bench/rows $(BENCH)
+
+soak: setup
+	swift build -c release --product hearth-torture
+	tools/soak $(MINUTES)
+
+format:
+	swift format --in-place --recursive $(SOURCES)
+
+lint:
+	swift format lint --strict --recursive $(SOURCES)
+
+clean:
+	rm -rf .build .build-*
