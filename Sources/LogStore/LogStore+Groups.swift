@@ -363,7 +363,8 @@ extension LogStore {
         groupSequence += 1
         target.pointee.descriptorPages = target.pointee.writer.seal(
             kind: .group, context: context(segment), firstPage: first, groupFirstPage: first,
-            groupPages: pages, groupSequence: groupSequence, valueBase: valueBase)
+            groupPages: pages, groupSequence: groupSequence, valueBase: valueBase,
+            stream: streams[stream].kind.rawValue)
         streams[stream].nextPage = first + pages
         let state = segments.pointer(segment)
         state.pointee.writtenPages = first + pages
@@ -466,6 +467,7 @@ extension LogStore {
             endGroup(group) { operation in rewriteOrFail(operation, kind, errno) }
             return
         }
+        devices[SegmentTable.device(segment)].answered()
         markDirty(segment)
         endGroup(group) { operation in written(operation) }
     }
@@ -548,7 +550,10 @@ extension LogStore {
             reinsertionEnded(operation, published: republish(operation))
             return
         }
-        if slot.pointee.replace && index.find(slot.pointee.fingerprint) != nil {
+        if slot.pointee.replace
+            && (index.find(slot.pointee.fingerprint) != nil
+                || quarantinedKeys.contains(slot.pointee.fingerprint))
+        {
             // The old version stays until the new one cannot be lost.
             slot.pointee.phase = .waitingForValueFlush
             segments[slot.pointee.segment].unpublished += 1
