@@ -159,6 +159,16 @@ final class OwnerThread: Sendable {
             opened(.failure(HearthError(error)))
             return []
         }
+        if configuration.openMode == .strict {
+            while !store.isRecovered || !store.isIdle {
+                if !store.pump() { driver.wait(until: engine.clock.monotonic + 10_000_000) }
+            }
+            if let failure = store.log.recoveryFailure {
+                store.shutdown()
+                opened(.failure(HearthError(failure)))
+                return []
+            }
+        }
         let owner = Owner(
             engine: engine, driver: driver, store: store, configuration: configuration)
         engine.setDriver(driver)

@@ -13,6 +13,8 @@ package enum DeviceState: UInt8, Sendable {
     case absent
     /// Taken out of the membership for good.
     case struck
+
+    var isPresent: Bool { self != .absent && self != .struck }
 }
 
 package struct Device {
@@ -31,6 +33,9 @@ package struct Device {
     package var full = false
     package var errors: UInt64 = 0
     var consecutiveErrors = 0
+    /// The segment of the last error, and how many came from it in a row.
+    private var erringSegment: UInt32?
+    private var errorsOfSegment = 0
     /// Copies of the running manifest epoch that have been written.
     var manifestWrites = 0
 
@@ -45,14 +50,24 @@ package struct Device {
 
     static let goneErrors: [Int32] = [6, 19, 108, 116]  // ENXIO, ENODEV, ESHUTDOWN, ESTALE
 
-    /// Notes a failed I/O. A device that is gone, or fails again and again, is out.
-    mutating func failed(errno: Int32) {
+    /// Notes a failed I/O. A device that is gone, or fails again and again, is out; one segment alone
+    /// (its file cut short, say) does not take the device with it.
+    mutating func failed(errno: Int32, segment: UInt32? = nil) {
         errors += 1
-        consecutiveErrors += 1
-        if Self.goneErrors.contains(errno) || consecutiveErrors >= 64 {
+        if let segment, segment == erringSegment {
+            errorsOfSegment += 1
+        } else {
+            erringSegment = segment
+            errorsOfSegment = 1
+        }
+        if segment == nil || errorsOfSegment <= 12 { consecutiveErrors += 1 }
+        if Self.goneErrors.contains(errno) || consecutiveErrors >= 32 {
             state = .out
         }
     }
 
-    mutating func answered() { consecutiveErrors = 0 }
+    @inline(__always)
+    mutating func answered() {
+        if consecutiveErrors != 0 { consecutiveErrors = 0 }
+    }
 }

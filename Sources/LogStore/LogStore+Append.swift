@@ -99,6 +99,7 @@ extension LogStore {
         slot.pointee.expiry = request.expiry
         slot.pointee.replace = request.replace
         slot.pointee.comparesOnly = request.comparesOnly
+        slot.pointee.acknowledged = request.durability == .volatile
         slot.pointee.durability = max(request.durability, .written)
         slot.pointee.aligned = namespaces.aligned(request.namespaceSlot)
         operations.setKey(operation, request.key, parent: request.parent)
@@ -125,6 +126,10 @@ extension LogStore {
             return
         }
         if let existing = present(slot.pointee.fingerprint) {
+            // A copy that is damaged, or cannot be read in this run, is replaced: it must not come
+            // back.
+            let device = SegmentTable.device(existing.place.segment)
+            if existing.isDamaged || !devices[device].isReadable { slot.pointee.replace = true }
             if !slot.pointee.replace {
                 foundPresent(operation, existing)
                 return
@@ -135,7 +140,7 @@ extension LogStore {
                 return
             }
         } else {
-            slot.pointee.replace = false
+            slot.pointee.replace = quarantinedKeys.contains(slot.pointee.fingerprint)
             guard index.count + appending < index.capacity else {
                 indexFull(operation)
                 return
@@ -197,8 +202,11 @@ extension LogStore {
     func compareTables(_ operation: Int32, _ lengths: UnsafePointer<UInt32>?) {
         let slot = operations.slots + Int(operation)
         guard let lengths, let wanted = slot.pointee.shardLengths else {
-            // The present copy cannot be trusted: it leaves, and this put takes its place.
-            unpublish(slot.pointee.fingerprint)
+            // The present copy cannot be trusted: this put takes its place.
+            if let present = index.find(slot.pointee.fingerprint) {
+                index.setFlags(
+                    slot.pointee.fingerprint, present.flags | IndexEntry.damagedFlag)
+            }
             slot.pointee.chunk.withChunk { bouncePool.give($0) }
             startAppend(operation)
             return

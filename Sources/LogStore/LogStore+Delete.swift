@@ -35,13 +35,11 @@ extension LogStore {
     }
 
     func startDelete(_ operation: Int32) {
-        let found = index.find(operations[operation].fingerprint) != nil
+        let fingerprint = operations[operation].fingerprint
+        let found = index.find(fingerprint) != nil || quarantinedKeys.contains(fingerprint)
         // What is not in the index may still be found on disk after a crash: on a member that is
-        // away, in a victim not yet overwritten, in a block that could not be read for a while.
-        let mayReturn =
-            anyMemberAway || statistics.quarantinedBlocks > 0
-            || reclaimers.contains { $0.phase != .idle }
-        guard found || mayReturn else {
+        // away, or in a victim not yet overwritten.
+        guard found || anyMemberAway || reclaimers.contains(where: { $0.phase != .idle }) else {
             finish(operation, .notFound)
             return
         }
@@ -64,6 +62,14 @@ extension LogStore {
             carriedRecordEnded(operation)
             return
         }
+        if slot.pointee.errno != 0 && slot.pointee.acknowledged && slot.pointee.raising {
+            // The new value is written, flushed and published; only the second guard against its
+            // older version is missing.
+            statistics.unguardedReplaces += 1
+            slot.pointee.errno = 0
+            finish(operation, .stored)
+            return
+        }
         if slot.pointee.errno != 0 {
             finish(operation, slot.pointee.errno == 28 ? .noSpace : .failed)
             return
@@ -81,6 +87,7 @@ extension LogStore {
         let removed = unpublish(fingerprint)
         tables.forget(fingerprint)
         removePin(fingerprint)
+        quarantinedKeys.remove(fingerprint)
         statistics.deletes += 1
         if let removed { operations[operation].length = removed.length }
         // Gone meanwhile (evicted, or found damaged), it is deleted all the same.

@@ -467,6 +467,7 @@ extension LogStore {
             endGroup(group) { operation in rewriteOrFail(operation, kind, errno) }
             return
         }
+        devices[SegmentTable.device(segment)].answered()
         markDirty(segment)
         endGroup(group) { operation in written(operation) }
     }
@@ -549,7 +550,10 @@ extension LogStore {
             reinsertionEnded(operation, published: republish(operation))
             return
         }
-        if slot.pointee.replace && index.find(slot.pointee.fingerprint) != nil {
+        if slot.pointee.replace
+            && (index.find(slot.pointee.fingerprint) != nil
+                || quarantinedKeys.contains(slot.pointee.fingerprint))
+        {
             // The old version stays until the new one cannot be lost.
             slot.pointee.phase = .waitingForValueFlush
             segments[slot.pointee.segment].unpublished += 1

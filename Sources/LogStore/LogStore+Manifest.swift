@@ -9,6 +9,8 @@ struct ManifestState {
     /// A change waits to be written.
     var dirty = false
     var pendingIO = 0
+    /// The store has a durable manifest: before that nothing else is made on its devices.
+    var exists = false
     /// Epochs in a row that no member could take.
     var failures = 0
     /// Devices whose copy of the running epoch failed.
@@ -123,6 +125,7 @@ extension LogStore {
             manifestState.generationLimit = manifest.generationLimit
             manifestState.versionLimit = manifest.versionLimit
             manifestState.failures = 0
+            manifestState.exists = true
         } else {
             statistics.manifestErrors += 1
             manifestState.failures += 1
@@ -205,6 +208,27 @@ extension LogStore {
             return
         }
         manifestState.waiting.append(.purge(token: token, slot: slot))
+        manifestState.dirty = true
+    }
+
+    // MARK: Members
+
+    /// Takes a member that is away out of the membership for good: tombstones need no longer be kept
+    /// for it, and should it come back, it starts empty. Outcome `.done`, `.notFound`, `.failed`.
+    package func strike(token: UInt64, device: Int) {
+        guard devices.indices.contains(device), !readOnly,
+            devices[device].state == .absent || devices[device].state == .out
+        else {
+            delegate?.finished(Outcome(token: token, status: readOnly ? .readOnly : .notFound))
+            return
+        }
+        devices[device].state = .struck
+        manifest.devices[device].state = 2
+        manifest.membershipEpoch += 1
+        for index in devices.indices where devices[index].state.isPresent {
+            manifest.devices[index].membershipEpoch = manifest.membershipEpoch
+        }
+        manifestState.waiting.append(.change(token: token))
         manifestState.dirty = true
     }
 

@@ -21,7 +21,10 @@ struct OpenedStore {
 
 /// What was found damaged, absent or old at open; counted in `quiet`, refused in `strict`.
 package struct OpenDamage: Sendable {
+    /// Members of whose manifest no copy verifies.
     package var manifestCopies = 0
+    /// Single copies that do not verify.
+    package var damagedCopies = 0
     package var absentDevices = 0
     package var staleDevices = 0
 }
@@ -60,11 +63,13 @@ extension LogStore {
     private func begin(_ parts: OpenedStore) {
         manifestState.generationLimit = manifest.generationLimit
         manifestState.versionLimit = manifest.versionLimit
+        manifestState.exists = !parts.created
         manifest.generationLimit += Self.generationStep
         manifest.versionLimit += Self.versionStep
         manifest.cleanClose = false
         flush.durableVersion = nextVersion
-        manifestState.dirty = !readOnly
+        // In `strict` nothing is written before it is known that the store is taken.
+        manifestState.dirty = !readOnly && configuration.openMode != .strict
         statistics.damage = parts.damage
         recovery = Recovery(store: self, startedAt: clock.monotonic)
     }
@@ -99,6 +104,8 @@ struct Opener {
         var file: FileID = .none
         var manifest: Manifest?
         var failure: FormatError?
+        /// Copies that were written once and do not verify.
+        var damagedCopies = 0
     }
 
     mutating func open() throws(StoreError) -> OpenedStore {
@@ -178,15 +185,25 @@ struct Opener {
             let at = memory + copy * Manifest.copyBytes
             let result = transfer(
                 .read, member.file, copy * Manifest.copyBytes, at, Manifest.copyBytes)
+            let bytes = UnsafeRawBufferPointer(start: at, count: Manifest.copyBytes)
             if result < 0 {
                 at.initializeMemory(as: UInt8.self, repeating: 0, count: Manifest.copyBytes)
+                member.damagedCopies += 1
+            } else if (try? Manifest.decode(copy: bytes)) == nil, !bytes.isZero {
+                member.damagedCopies += 1
             }
         }
         do {
             member.manifest = try Manifest.newest(
                 in: UnsafeRawBufferPointer(start: memory, count: length))
         } catch {
-            member.failure = error
+            // Without segments there is nothing to lose: a first opening that was cut short.
+            let begun = member.names.contains { StoreFiles.segmentNumber($0) != nil }
+            if case .newerFormat = error {
+                member.failure = error
+            } else if begun {
+                member.failure = error
+            }
         }
     }
 
@@ -267,6 +284,7 @@ struct Opener {
                     advice: "This directory belongs to another store: give each store its own.")
             }
         }
+        if configuration.openMode == .strict { try refuseDamage(manifest, members) }
         if manifest.mode != configuration.mode.rawValue {
             throw StoreError(
                 .configuration, operation: "open", subject: "mode",
@@ -290,6 +308,25 @@ struct Opener {
         }
     }
 
+    private func refuseDamage(_ manifest: Manifest, _ members: [Member]) throws(StoreError) {
+        for member in members {
+            if member.damagedCopies > 0 {
+                throw StoreError(
+                    .damaged, operation: "open", subject: member.path + "/manifest",
+                    advice:
+                        "\(member.damagedCopies) of \(Manifest.copies) copies do not verify: open "
+                        + "with mode quiet, which writes them anew.")
+            }
+            if let own = member.manifest, own.membershipEpoch < manifest.membershipEpoch {
+                throw StoreError(
+                    .damaged, operation: "open", subject: member.path,
+                    advice:
+                        "The store was opened without this member since: open with mode quiet to "
+                        + "take it back as the store's mode allows.")
+            }
+        }
+    }
+
     // MARK: Putting it together
 
     private mutating func assemble(
@@ -306,14 +343,21 @@ struct Opener {
         var names: [[String]] = devices.map { _ in [] }
         for member in members {
             var index = devices.count
+            var stale = false
+            damage.damagedCopies += member.damagedCopies
             if let own = member.manifest, Int(own.thisDevice) < manifest.devices.count {
                 index = Int(own.thisDevice)
-                if own.membershipEpoch < manifest.membershipEpoch { damage.staleDevices += 1 }
+                stale = own.membershipEpoch < manifest.membershipEpoch
+                if stale { damage.staleDevices += 1 }
             } else if member.failure != nil, let only = solitaryAbsent(devices, members) {
                 index = only
                 damage.manifestCopies += 1
             }
-            let struck = index < devices.count && devices[index].state == .struck
+            // Of a member that the store was opened without, tombstones tell what was deleted since.
+            // What was put anew and evicted again they do not: in cache mode it starts empty.
+            let cache = manifest.mode == StoreMode.cache.rawValue
+            let struck =
+                index < devices.count && devices[index].state == .struck || (stale && cache)
             if index == devices.count {
                 guard devices.count < SegmentTable.maximumDevices else {
                     throw StoreError(
@@ -337,7 +381,11 @@ struct Opener {
         recordMembership(&manifest, devices, &damage)
         let counts = try segmentCounts(manifest, devices, names)
         let segments = SegmentTable(counts: counts)
-        for index in devices.indices where devices[index].state != .absent {
+        segments.forEach { id in
+            let state = devices[SegmentTable.device(id)].state
+            if state == .absent || state == .struck { segments[id].state = .absent }
+        }
+        for index in devices.indices where devices[index].state.isPresent {
             devices[index].segmentCount = counts[index]
             try openSegments(devices[index], names[index], segments)
         }
@@ -413,15 +461,16 @@ struct Opener {
         _ manifest: Manifest, _ devices: [Device], _ names: [[String]]
     ) throws(StoreError) -> [Int] {
         let metadata = Self.metadataBytes(manifest, configuration, devices: devices.count)
-        // A member that is away keeps its share, or the others would have grown into it.
-        let present = devices.count { $0.state != .struck }
+        // A member that is away keeps its share: it may come back.
+        let members = devices.count { $0.state != .struck }
         let spendable =
             configuration.capacityBytes > metadata ? configuration.capacityBytes - metadata : 0
-        let share = Int(spendable / manifest.segmentBytes) / max(1, present)
+        let share = Int(spendable / manifest.segmentBytes) / max(1, members)
         var counts: [Int] = []
         for index in devices.indices {
-            if devices[index].state == .absent || devices[index].state == .struck {
-                counts.append(Int(manifest.devices[index].segmentCount))
+            if !devices[index].state.isPresent {
+                let struck = devices[index].state == .struck
+                counts.append(struck ? 0 : min(share, Int(manifest.devices[index].segmentCount)))
                 continue
             }
             let highest = names[index].compactMap(StoreFiles.segmentNumber).max() ?? -1
@@ -432,14 +481,14 @@ struct Opener {
                     advice: "Too small: each device needs \(least) segments of "
                         + "\(manifest.segmentBytes) bytes and the store \(metadata) bytes of "
                         + "metadata; give at least "
-                        + "\(metadata + UInt64(least * present) * manifest.segmentBytes).")
+                        + "\(metadata + UInt64(least * members) * manifest.segmentBytes).")
             }
             if highest >= share && configuration.openMode != .fresh {
                 throw StoreError(
                     .configuration, operation: "open", subject: "capacityBytes",
                     advice: "The store already has \(highest + 1) segments on this device; open it "
                         + "with at least "
-                        + "\(metadata + UInt64((highest + 1) * present) * manifest.segmentBytes) "
+                        + "\(metadata + UInt64((highest + 1) * members) * manifest.segmentBytes) "
                         + "bytes.")
             }
             counts.append(min(share, SegmentTable.maximumLocal))

@@ -52,7 +52,8 @@ extension LogStore {
         _ fingerprint: Fingerprint
     ) -> (entry: IndexEntry?, reason: MissReason) {
         guard let entry = index.find(fingerprint) else {
-            return (nil, recovery != nil ? .recovering : .neverPut)
+            if recovery != nil { return (nil, .recovering) }
+            return (nil, quarantinedKeys.contains(fingerprint) ? .quarantined : .neverPut)
         }
         // Until every tombstone and supersede has been met, an entry may be of a dead version.
         if let recovery, !recovery.recordsMet { return (nil, .recovering) }
@@ -250,13 +251,15 @@ extension LogStore {
     private func readEnded(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.errno == 0 && verify(operation) {
+            devices[SegmentTable.device(slot.pointee.entry.place.segment)].answered()
             endRead(operation, .hit, .none)
             return
         }
         let device = SegmentTable.device(slot.pointee.entry.place.segment)
         if slot.pointee.errno != 0 {
             statistics.readErrors += 1
-            devices[device].failed(errno: slot.pointee.errno)
+            devices[device].failed(
+                errno: slot.pointee.errno, segment: slot.pointee.entry.place.segment)
         } else {
             statistics.checkFailures += 1
         }
@@ -270,13 +273,25 @@ extension LogStore {
             startRead(operation)
             return
         }
-        // Twice wrong: the block leaves the index, unless another copy has taken its place since.
-        if index.find(slot.pointee.fingerprint) == slot.pointee.entry {
-            unpublish(slot.pointee.fingerprint)
-            tables.forget(slot.pointee.fingerprint)
-            statistics.quarantinedBlocks += 1
-        }
+        quarantine(operation)
         endRead(operation, .miss, .failedCheck)
+    }
+
+    /// Twice wrong: the block leaves the index, unless another copy has taken its place since. Of
+    /// several shards the others may be whole: the block stays, marked, for them and for a put that
+    /// replaces it.
+    private func quarantine(_ operation: Int32, wholly: Bool = false) {
+        let slot = operations.slots + Int(operation)
+        let fingerprint = slot.pointee.fingerprint
+        guard index.find(fingerprint) == slot.pointee.entry else { return }
+        if !slot.pointee.entry.isDamaged { statistics.quarantinedBlocks += 1 }
+        if slot.pointee.shardCount > 1 && !wholly {
+            index.setFlags(fingerprint, slot.pointee.entry.flags | IndexEntry.damagedFlag)
+            return
+        }
+        unpublish(fingerprint)
+        tables.forget(fingerprint)
+        quarantinedKeys.insert(fingerprint)
     }
 
     private func endRead(_ operation: Int32, _ status: Status, _ reason: MissReason) {
@@ -501,8 +516,9 @@ extension LogStore {
         let slot = operations.slots + Int(operation)
         if completion.result < 0 {
             statistics.readErrors += 1
-            devices[SegmentTable.device(slot.pointee.entry.place.segment)].failed(
-                errno: Int32(truncatingIfNeeded: -completion.result))
+            let segment = slot.pointee.entry.place.segment
+            devices[SegmentTable.device(segment)].failed(
+                errno: Int32(truncatingIfNeeded: -completion.result), segment: segment)
         } else {
             statistics.checkFailures += 1
         }
@@ -516,10 +532,7 @@ extension LogStore {
             compareTables(operation, nil)
             return
         }
-        if index.find(slot.pointee.fingerprint) == slot.pointee.entry {
-            unpublish(slot.pointee.fingerprint)
-            statistics.quarantinedBlocks += 1
-        }
+        quarantine(operation, wholly: true)
         finish(operation, .miss, reason: .failedCheck)
     }
 

@@ -99,9 +99,14 @@ package final class LogStore {
     var joinable = JoinableRead()
     package internal(set) var readOnly = false
     package internal(set) var closing = false
+    /// In `strict`, what recovery found damaged: the store is to be closed, and takes no writes.
+    package internal(set) var recoveryFailure: StoreError?
     private let openedMonotonic: UInt64
     private let openedWall: UInt32
     var pins: PinTable
+    /// Keys whose copy on disk left the index because it could not be read: it may be readable once
+    /// more at the next opening, so a delete or put of the key tells the log that it is dead.
+    var quarantinedKeys: Set<Fingerprint> = []
 
     init(parts: OpenedStore) throws(StoreError) {
         driver = parts.driver
@@ -338,7 +343,8 @@ package final class LogStore {
             slot.pointee.chunk = -1
         }
         let writes = slot.pointee.kind == .append || slot.pointee.kind == .delete
-        let follower = writes ? endKey(operation) : -1
+        // The next write of the key holds it from here on, but begins after this one's outcome.
+        let follower = writes ? passKeyOn(operation) : -1
         statistics.count(status, reason)
         if !slot.pointee.abandoned {
             var outcome = Outcome(token: slot.pointee.token, status: status)
@@ -355,15 +361,12 @@ package final class LogStore {
         } else {
             operations.give(operation)
         }
-        // After the outcome was told: who follows on the key may be answered at once, and its answer
-        // must not come before that of the write it followed.
         if follower >= 0 { startWrite(follower) }
         if !waitingForChunk.isEmpty { resumeWaitingForChunk() }
     }
 
-    /// Ends this operation's hold on its key, and gives it to the next one that waits for it, which
-    /// the caller starts; -1 for none.
-    private func endKey(_ operation: Int32) -> Int32 {
+    /// Ends this operation's hold on its key; returns the next one that waited for it, or -1.
+    private func passKeyOn(_ operation: Int32) -> Int32 {
         guard operations[operation].phase != .waitingForKey else { return -1 }
         pending.remove(operation, operations)
         let follower = operations[operation].keyNext

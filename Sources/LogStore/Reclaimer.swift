@@ -124,7 +124,7 @@ extension LogStore {
 
     func advanceReclaim() {
         if !sweeper.slots.isEmpty { advanceSweep() }
-        guard !readOnly else { return }
+        guard !readOnly, manifestState.exists else { return }
         for device in devices.indices where devices[device].takesWrites {
             advanceReclaim(device)
         }
@@ -206,7 +206,7 @@ extension LogStore {
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
             // Records may have to be carried on, which takes segments of its own.
-            if state.pointee.minValueVersion == UInt64.max && !canCarry(state.pointee) { continue }
+            if state.pointee.minValueVersion == UInt64.max && !canCarry { continue }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
                 best = id
             }

@@ -125,6 +125,12 @@ extension LogStore {
             let end = try? CheckpointEnd.decode(
                 UnsafeRawBufferPointer(start: first + Self.pageBytes, count: Self.pageBytes),
                 secret: manifest.secret, store: manifest.store)
+            for place in [first, first + Self.pageBytes] where header == nil || end == nil {
+                let page = UnsafeRawBufferPointer(start: place, count: Self.pageBytes)
+                if !page.isZero && (place == first ? header == nil : end == nil) {
+                    statistics.recovery.damagedCheckpoints += 1
+                }
+            }
             if let header { checkpointer.sequence = max(checkpointer.sequence, header.sequence) }
             if let end { checkpointer.sequence = max(checkpointer.sequence, end.sequence) }
             guard let header, let end, header.sequence == end.sequence, header.sequence > best,

@@ -174,7 +174,9 @@ extension LogStore {
             let memory = recovery.headerMemory + 2 * number * Self.pageBytes
             identify(
                 id, UnsafeRawBufferPointer(start: memory, count: Self.pageBytes),
-                UnsafeRawBufferPointer(start: memory + Self.pageBytes, count: Self.pageBytes))
+                UnsafeRawBufferPointer(start: memory + Self.pageBytes, count: Self.pageBytes),
+                unread: recovery.headerErrors[2 * number] != 0
+                    || recovery.headerErrors[2 * number + 1] != 0)
         }
         let now = clock.monotonic
         statistics.recovery.headersNanoseconds = now - recovery.phaseStartedAt
@@ -186,27 +188,30 @@ extension LogStore {
     /// Which life a segment is in: its header says so, or the copy of it on the last page, which a
     /// trailer replaces when the segment is sealed.
     private func identify(
-        _ id: UInt32, _ first: UnsafeRawBufferPointer, _ last: UnsafeRawBufferPointer
+        _ id: UInt32, _ first: UnsafeRawBufferPointer, _ last: UnsafeRawBufferPointer,
+        unread: Bool
     ) {
         let state = segments.pointer(id)
-        let header =
-            (try? SegmentHeader.decode(
-                first, secret: manifest.secret, store: manifest.store, segment: id))
-            ?? (try? SegmentHeader.decode(
-                last, secret: manifest.secret, store: manifest.store, segment: id))
+        // Never written: its making was cut short by a crash.
+        let blank = !unread && first.isZero && last.isZero
+        let (secret, store) = (manifest.secret, manifest.store)
+        let own = try? SegmentHeader.decode(first, secret: secret, store: store, segment: id)
+        let copy = try? SegmentHeader.decode(last, secret: secret, store: store, segment: id)
+        let header = own ?? copy
         let generation = header?.generation ?? SegmentTrailer.peekGeneration(last)
         guard let generation else {
-            unusable(id)
+            unusable(id, damaged: !blank)
             return
         }
         state.pointee.generation = generation
         let trailer = try? SegmentTrailer.decode(
             last, context: context(id), page: segmentPages - 1)
         guard header != nil || trailer != nil else {
-            unusable(id)
+            unusable(id, damaged: true)
             return
         }
         nextGeneration = max(nextGeneration, generation)
+        if own == nil || (copy == nil && trailer == nil) { statistics.recovery.damagedPages += 1 }
         state.pointee.state = .sealed
         state.pointee.writtenPages = segmentPages
         state.pointee.metaPages = 1
@@ -225,8 +230,13 @@ extension LogStore {
     }
 
     /// No header verifies: nothing in the segment can be read; it is given a new life when needed.
-    private func unusable(_ id: UInt32) {
-        statistics.recovery.damagedSegments += 1
+    private func unusable(_ id: UInt32, damaged: Bool) {
+        if damaged {
+            statistics.recovery.damagedSegments += 1
+            // What could not be read now may be readable at the next opening: until the segment has a
+            // new life, no tombstone goes that may be needed against what lies in it.
+            segments[id].minValueVersion = 0
+        }
         segments[id].generation = 0
         segments[id].state = .sealed
         segments[id].writtenPages = segmentPages
@@ -346,7 +356,7 @@ extension LogStore {
                 segments[segment].footerPages = 0
                 recovery.workers[number].pages = 0
                 recovery.workers[number].scan = SegmentScan(
-                    segment: segment, endPage: segmentPages)
+                    segment: segment, endPage: segments[segment].footerFirstPage)
                 statistics.recovery.scannedSegments += 1
                 return
             }
@@ -401,7 +411,7 @@ extension LogStore {
         }
         recovery.workers[number].scan = scan
         if finished {
-            scanned(scan)
+            scanned(recovery, scan)
             goOnWriting(recovery, number, scan)
             workerEnded(recovery, number)
             return
@@ -417,13 +427,21 @@ extension LogStore {
 
     /// A segment without a footer has been gone through. One in which nothing was found, and nothing
     /// was damaged, is clean: its header is durable and nothing was written under it.
-    private func scanned(_ scan: SegmentScan) {
+    private func scanned(_ recovery: Recovery, _ scan: SegmentScan) {
         let state = segments.pointer(scan.segment)
-        statistics.recovery.damagedPages += UInt64(scan.damagedPages)
-        if scan.groupsEnd == 1 && scan.damagedPages == 0 && state.pointee.recordCount == 0 {
+        statistics.recovery.damagedPages += UInt64(scan.damagedPages + scan.rottenPages)
+        if writtenEnd(recovery, scan) == 1 && scan.damagedPages == 0
+            && state.pointee.recordCount == 0
+        {
             state.pointee.state = .clean
             state.pointee.writtenPages = 0
         }
+    }
+
+    /// First page behind everything that may hold a block: a group whose descriptors are damaged may
+    /// still be known to the checkpoint.
+    private func writtenEnd(_ recovery: Recovery, _ scan: SegmentScan) -> UInt32 {
+        max(scan.groupsEnd, recovery.settledPages[scan.segment] ?? 1)
     }
 
     private func noteForFooter(_ recovery: Recovery, _ number: Int, _ view: RecordView) {
@@ -452,12 +470,13 @@ extension LogStore {
         }
         let stream = streamIndex(kind, device: device)
         streams[stream].segment = scan.segment
-        streams[stream].nextPage = scan.groupsEnd
+        let end = writtenEnd(recovery, scan)
+        streams[stream].nextPage = end
         streams[stream].footer = footer
         streams[stream].footerChunk = worker.footerChunk
         state.pointee.state = .open
         state.pointee.stream = kind.rawValue
-        state.pointee.writtenPages = scan.groupsEnd
+        state.pointee.writtenPages = end
     }
 
     /// One record, met in any order.
@@ -585,6 +604,30 @@ extension LogStore {
             }
         }
         self.recovery = nil
+        if configuration.openMode == .strict { judgeDamage() }
         resumeWaitingToStart()
     }
+
+    /// `strict`: a store with damage is refused. What a crash tore counts as damage too: such a store
+    /// is opened `quiet` once.
+    private func judgeDamage() {
+        let found = statistics.recovery
+        var words: [String] = []
+        if found.damagedSegments > 0 { words.append("\(found.damagedSegments) segment headers") }
+        if found.damagedPages > 0 { words.append("\(found.damagedPages) pages of descriptors") }
+        if found.damagedCheckpoints > 0 { words.append("\(found.damagedCheckpoints) checkpoints") }
+        if found.contestedLost > 0 { words.append("\(found.contestedLost) replaced values") }
+        guard !words.isEmpty else {
+            manifestState.dirty = !readOnly
+            return
+        }
+        readOnly = true
+        recoveryFailure = StoreError(
+            .damaged, operation: "open", subject: words.joined(separator: ", "),
+            advice: "Open with mode quiet to skip what is damaged, or restore the files.")
+    }
+}
+
+extension UnsafeRawBufferPointer {
+    var isZero: Bool { allSatisfy { $0 == 0 } }
 }

@@ -16,6 +16,8 @@ struct SegmentScan {
     /// First page behind the last group found.
     private(set) var groupsEnd: UInt32 = 1
     private(set) var damagedPages = 0
+    /// Pages that say that they are descriptor pages of this life and place, but do not verify.
+    private(set) var rottenPages = 0
     /// What has to be read next.
     private(set) var wanted: (first: UInt32, count: UInt32)?
 
@@ -61,11 +63,17 @@ struct SegmentScan {
             }
             let page = UnsafeRawBufferPointer(
                 start: memory + Int(position - windowFirst) * pageBytes, count: pageBytes)
-            guard DescriptorPageReader.looksLike(page),
-                var reader = try? DescriptorPageReader(
-                    page: page, context: context, pageNumber: position),
-                reader.header.kind == .group
-            else {
+            let read =
+                DescriptorPageReader.looksLike(page)
+                ? try? DescriptorPageReader(page: page, context: context, pageNumber: position)
+                : nil
+            guard var reader = read, reader.header.kind == .group else {
+                if read == nil,
+                    DescriptorPageReader.claims(
+                        page, generation: context.generation, pageNumber: position)
+                {
+                    rottenPages += 1
+                }
                 position += 1
                 continue
             }

@@ -184,6 +184,13 @@ package struct DescriptorPageReader {
         page.count == FormatConstants.pageBytes && page.u32(0) == FormatConstants.descriptorMagic
     }
 
+    /// Whether a page gives itself out for a descriptor page of this life and place.
+    package static func claims(
+        _ page: UnsafeRawBufferPointer, generation: UInt64, pageNumber: UInt32
+    ) -> Bool {
+        looksLike(page) && page.u64(16) == generation && page.u32(32) == pageNumber
+    }
+
     package init(
         page: UnsafeRawBufferPointer, context: PageContext, pageNumber: UInt32
     ) throws(FormatError) {
@@ -209,10 +216,18 @@ package struct DescriptorPageReader {
         guard header.page == pageNumber, header.generation == context.generation else {
             throw .wrongPlace
         }
-        guard Self.recordsLieInside(page, header) else { throw .damaged }
+        guard Self.isInGroup(header), Self.recordsLieInside(page, header) else { throw .damaged }
         self.header = header
         self.page = page
         left = header.recordCount
+    }
+
+    /// Whether the page is where its group says: scans count on from these fields.
+    private static func isInGroup(_ header: DescriptorPageHeader) -> Bool {
+        header.descriptorIndex < header.descriptorPages
+            && UInt64(header.groupFirstPage) + UInt64(header.descriptorIndex)
+                == UInt64(header.page)
+            && header.groupPages >= UInt32(header.descriptorPages)
     }
 
     private static func recordsLieInside(

@@ -66,6 +66,9 @@ package struct SegmentHeader: Equatable, Sendable {
         guard header.store == store, header.segment == segment, header.generation > 0 else {
             throw .wrongPlace
         }
+        guard header.generation < FormatConstants.counterLimit,
+            header.versionBase < FormatConstants.counterLimit
+        else { throw .damaged }
         return header
     }
 }
@@ -163,6 +166,11 @@ package struct SegmentTrailer: Equatable, Sendable {
         trailer.metaPages = memory.u32(68)
         trailer.stream = memory.u8(72)
         guard trailer.generation == context.generation else { throw .wrongPlace }
+        // All ones stands for "no record".
+        guard trailer.maxVersion < FormatConstants.counterLimit,
+            trailer.minVersion < FormatConstants.counterLimit
+                || trailer.minVersion == UInt64.max
+        else { throw .damaged }
         return trailer
     }
 }

@@ -31,6 +31,11 @@ extension StagedStore {
         }
     }
 
+    /// Whether there is a copy on disk that a put is compared with, and not put in the place of.
+    private func isPresent(_ fingerprint: Fingerprint) -> Bool {
+        log.lookup(fingerprint).entry.map { !$0.isDamaged } ?? false
+    }
+
     private var retains: Bool { configuration.inclusive }
 
     /// Whether the put should go through a slab.
@@ -38,7 +43,7 @@ extension StagedStore {
         let slot = operations.slots + Int(index)
         guard arena != nil else { return false }
         // A present key needs no slab: the log compares and answers.
-        if !slot.pointee.message.replace, log.lookup(slot.pointee.fingerprint).entry != nil {
+        if !slot.pointee.message.replace, isPresent(slot.pointee.fingerprint) {
             return false
         }
         return slot.pointee.message.durability == .volatile || retains
@@ -119,7 +124,7 @@ extension StagedStore {
 
     private func appendStraight(_ index: Int32) {
         var made = request(index)
-        let present = log.lookup(made.fingerprint).entry != nil && !made.replace
+        let present = isPresent(made.fingerprint) && !made.replace
         made.comparesOnly = !log.canAppend(made)
         guard present || !made.comparesOnly else {
             appendFromHeap(index, made)
@@ -330,7 +335,8 @@ extension StagedStore {
             answer(index, outcome)
             return
         }
-        if outcome.status != .stored && outcome.status != .alreadyPresent {
+        let purged = !log.namespaces.isLive(slot.pointee.message.namespaceSlot)
+        if outcome.status != .stored && outcome.status != .alreadyPresent && !purged {
             statistics.volatileLost += 1
             sink?.happened(.volatileLost(version: outcome.version, errno: outcome.errno))
         }

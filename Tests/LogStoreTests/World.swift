@@ -37,7 +37,7 @@ func payload(_ key: String, revision: Int, length: Int) -> [UInt8] {
     return bytes
 }
 
-final class World {
+final class World: Harness {
     let machine: SimulatedMachine
     let clock = SimulatedClock()
     var driver: SimulatedDriver
@@ -84,7 +84,7 @@ final class World {
     }
 
     /// Pumps until nothing is under way.
-    func settle(limit: Int = 200_000) {
+    func settle(limit: Int) {
         for _ in 0..<limit {
             let progressed = store.pump()
             if store.isIdle && store.isRecovered && !progressed && driver.inFlight == 0 { return }
@@ -120,6 +120,22 @@ final class World {
         nextToken += 1
         return nextToken
     }
+
+    /// Waits for the device, or lets a moment pass.
+    func pause(_ nanoseconds: UInt64) { driver.wait(until: clock.monotonic + nanoseconds) }
+}
+
+/// Whatever has a store that it can bring to rest: operations over byte arrays, one at a time.
+protocol Harness: AnyObject {
+    var store: StagedStore { get }
+    var sink: Collector { get }
+    func token() -> UInt64
+    func settle(limit: Int)
+    func pause(_ nanoseconds: UInt64)
+}
+
+extension Harness {
+    func settle() { settle(limit: 200_000) }
 
     func namespace(_ name: String = "model", aligned: Bool = false) -> UInt16 {
         let token = token()
@@ -158,7 +174,7 @@ final class World {
                 }
                 change(&operation)
                 while !store.submit(operation) {
-                    if !store.pump() { driver.wait(until: clock.monotonic + 1_000_000) }
+                    if !store.pump() { pause(1_000_000) }
                 }
                 settle()
                 return sink.answers[token] ?? StoreAnswer(token: token, status: .failed)

@@ -48,6 +48,10 @@ package struct IndexEntry: Hashable, Sendable {
     /// Heat and the like, below 32; the index gives them no meaning.
     package var flags: UInt8
 
+    /// Flag of a block of which a shard was found damaged.
+    package static let damagedFlag: UInt8 = 16
+    package var isDamaged: Bool { flags & Self.damagedFlag != 0 }
+
     /// The largest block, 64 MiB.
     package static let maxLength: UInt32 = 64 << 20
 
