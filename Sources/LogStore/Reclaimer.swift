@@ -206,7 +206,9 @@ extension LogStore {
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
             // Records may have to be carried on, which takes segments of its own.
-            if state.pointee.minValueVersion == UInt64.max && !canCarry { continue }
+            if state.pointee.minValueVersion == UInt64.max && !canCarry(state.pointee) {
+                continue
+            }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
                 best = id
             }
