@@ -99,8 +99,18 @@ extension LogStore {
         guard devices[device].takesWrites else { return false }
         if reclaimers[device].phase != .idle || footerPool.freeCount == 0 { return true }
         let enough = stream.kind == .fresh ? reserved(device) : 0
-        if reclaimers[device].clean.count > enough { return true }
+        if reclaimers[device].clean.count > enough || canSealForSpace(device) { return true }
         return canCreate(device) || victim(device) != nil || mayGainVictim(device)
+    }
+
+    /// Whether an open segment of values could be sealed and become a victim.
+    private func canSealForSpace(_ device: Int) -> Bool {
+        guard configuration.mode == .cache, footerPool.freeCount > 0 else { return false }
+        for stream in streams.indices
+        where !streams[stream].isRecords && streams[stream].device == device
+            && streams[stream].segment != nil && streams[stream].waiting < 0
+        { return true }
+        return false
     }
 
     /// Whether a segment only waits for its last writes to become a victim.
@@ -152,8 +162,10 @@ extension LogStore {
             sealWhatHoldsRecords(device, segment)
             wantReclaim = false
             startVictim(device, segment)
-        } else if wantReclaim && configuration.mode == .cache {
-            // The index is full of what lies in open segments: they take their turn early.
+        } else if configuration.mode == .cache,
+            wantReclaim || reclaimers[device].clean.isEmpty, !mayGainVictim(device)
+        {
+            // Only open segments hold what could go: they take their turn early.
             for stream in streams.indices
             where !streams[stream].isRecords && streams[stream].device == device
                 && streams[stream].segment != nil && streams[stream].groupsInFlight == 0
