@@ -33,9 +33,10 @@ let package = Package(
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "BlockIO", "BenchKit",
+                "Hearth", "Staging", "LogStore", "SegmentFormat", "BlockIO", "BenchKit", "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
+        .target(name: "CMeasure"),
         .target(
             name: "BenchKit",
             dependencies: [
@@ -61,7 +62,9 @@ let package = Package(
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(
             name: "HearthTests", dependencies: ["Hearth", "SimulatedDisk"], swiftSettings: strict),
-        .testTarget(name: "HearthBenchTests", dependencies: ["BenchKit"], swiftSettings: strict),
+        .testTarget(
+            name: "HearthBenchTests", dependencies: ["BenchKit", "Hearth", "hearth-bench"],
+            swiftSettings: strict),
         .testTarget(name: "HouseTests", swiftSettings: strict),
     ]
 )

@@ -20,6 +20,18 @@ package struct BenchOperation {
     package var buffer: UnsafeMutableRawBufferPointer
     /// Byte offset of the buffer in the job's arena.
     package var arenaOffset: UInt64
+
+    package init(
+        direction: BenchDirection, tag: Int, key: UInt64, replace: Bool,
+        buffer: UnsafeMutableRawBufferPointer, arenaOffset: UInt64
+    ) {
+        self.direction = direction
+        self.tag = tag
+        self.key = key
+        self.replace = replace
+        self.buffer = buffer
+        self.arenaOffset = arenaOffset
+    }
 }
 
 package struct BenchCompletion {

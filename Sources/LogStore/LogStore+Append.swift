@@ -99,6 +99,7 @@ extension LogStore {
         slot.pointee.expiry = request.expiry
         slot.pointee.replace = request.replace
         slot.pointee.comparesOnly = request.comparesOnly
+        slot.pointee.acknowledged = request.durability == .volatile
         slot.pointee.durability = max(request.durability, .written)
         slot.pointee.aligned = namespaces.aligned(request.namespaceSlot)
         operations.setKey(operation, request.key, parent: request.parent)
@@ -250,17 +251,16 @@ extension LogStore {
 
     /// Writes a tombstone or supersede record for `owner`'s key to two segments; `recordsWritten`
     /// is called when both have been written. False: no operation slots; try again later.
-    func writeRecords(owner: Int32, version: UInt64, supersede: Bool) -> Bool {
-        var made: (Int32, Int32) = (-1, -1)
-        made.0 = operations.take(.record, token: 0)
-        guard made.0 >= 0 else { return false }
-        made.1 = operations.take(.record, token: 0)
-        guard made.1 >= 0 else {
-            operations.give(made.0)
-            return false
-        }
-        operations[owner].pendingRecords = 2
-        for (record, kind) in [(made.0, StreamKind.recordsA), (made.1, StreamKind.recordsB)] {
+    /// Reclaim carries a copy on into the stream that it lies in (`only`): its twin is elsewhere.
+    func writeRecords(
+        owner: Int32, version: UInt64, supersede: Bool, only: StreamKind? = nil
+    ) -> Bool {
+        let wanted = only == nil ? 2 : 1
+        guard operations.inUse + wanted <= operations.capacity else { return false }
+        operations[owner].pendingRecords = Int32(wanted)
+        for copy in 0..<wanted {
+            let kind = only ?? (copy == 0 ? .recordsA : .recordsB)
+            let record = operations.take(.record, token: 0)
             let slot = operations.slots + Int(record)
             slot.pointee.owner = owner
             slot.pointee.fingerprint = operations[owner].fingerprint

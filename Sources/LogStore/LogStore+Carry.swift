@@ -24,7 +24,9 @@ extension LogStore {
         guard
             writeRecords(
                 owner: operation, version: view.descriptor.version,
-                supersede: view.descriptor.flags.contains(.supersede))
+                supersede: view.descriptor.flags.contains(.supersede),
+                only: StreamKind(rawValue: segments[reclaimers[device].segment].stream)
+                    .flatMap { $0 == .recordsA || $0 == .recordsB ? $0 : nil })
         else {
             operations.give(operation)
             return false

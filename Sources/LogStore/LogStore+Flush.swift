@@ -187,6 +187,7 @@ extension LogStore {
             segments[slot.pointee.segment].unpublished -= 1
         }
         if concerns {
+            if slot.pointee.acknowledged && rewriteElsewhere(operation) { return }
             slot.pointee.errno = 5
             finish(operation, .failed)
             return
@@ -217,6 +218,19 @@ extension LogStore {
                     slot.pointee.raising && !slot.pointee.replace ? .alreadyPresent : .stored)
             }
         }
+    }
+
+    /// A put that was acknowledged from staging, and whose write a failed flush has thrown in doubt,
+    /// is written once more while there is somewhere to write it.
+    private func rewriteElsewhere(_ operation: Int32) -> Bool {
+        let slot = operations.slots + Int(operation)
+        guard !slot.pointee.rewritten, !slot.pointee.raising,
+            devices.contains(where: { $0.takesWrites })
+        else { return false }
+        slot.pointee.rewritten = true
+        statistics.rewrites += 1
+        enqueue(operation, kind: .fresh)
+        return true
     }
 
     /// Takes a segment out of writing for this run. What it holds stays readable, each read checked.

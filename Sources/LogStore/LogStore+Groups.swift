@@ -363,7 +363,8 @@ extension LogStore {
         groupSequence += 1
         target.pointee.descriptorPages = target.pointee.writer.seal(
             kind: .group, context: context(segment), firstPage: first, groupFirstPage: first,
-            groupPages: pages, groupSequence: groupSequence, valueBase: valueBase)
+            groupPages: pages, groupSequence: groupSequence, valueBase: valueBase,
+            stream: streams[stream].kind.rawValue)
         streams[stream].nextPage = first + pages
         let state = segments.pointer(segment)
         state.pointee.writtenPages = first + pages

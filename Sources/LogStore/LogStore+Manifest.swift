@@ -9,6 +9,8 @@ struct ManifestState {
     /// A change waits to be written.
     var dirty = false
     var pendingIO = 0
+    /// The store has a durable manifest: before that nothing else is made on its devices.
+    var exists = false
     /// Epochs in a row that no member could take.
     var failures = 0
     /// Devices whose copy of the running epoch failed.
@@ -123,6 +125,7 @@ extension LogStore {
             manifestState.generationLimit = manifest.generationLimit
             manifestState.versionLimit = manifest.versionLimit
             manifestState.failures = 0
+            manifestState.exists = true
         } else {
             statistics.manifestErrors += 1
             manifestState.failures += 1

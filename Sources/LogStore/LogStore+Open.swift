@@ -63,6 +63,7 @@ extension LogStore {
     private func begin(_ parts: OpenedStore) {
         manifestState.generationLimit = manifest.generationLimit
         manifestState.versionLimit = manifest.versionLimit
+        manifestState.exists = !parts.created
         manifest.generationLimit += Self.generationStep
         manifest.versionLimit += Self.versionStep
         manifest.cleanClose = false
@@ -196,7 +197,13 @@ struct Opener {
             member.manifest = try Manifest.newest(
                 in: UnsafeRawBufferPointer(start: memory, count: length))
         } catch {
-            member.failure = error
+            // Without segments there is nothing to lose: a first opening that was cut short.
+            let begun = member.names.contains { StoreFiles.segmentNumber($0) != nil }
+            if case .newerFormat = error {
+                member.failure = error
+            } else if begun {
+                member.failure = error
+            }
         }
     }
 

@@ -32,7 +32,8 @@ extension LogStore {
         let first = segmentPages - 1 - UInt32(footer.pageCount)
         let pages = footer.seal(
             kind: .footer, context: context(segment), firstPage: first, groupFirstPage: first,
-            groupPages: UInt32(footer.pageCount), groupSequence: 0, valueBase: 0)
+            groupPages: UInt32(footer.pageCount), groupSequence: 0, valueBase: 0,
+            stream: streams[stream].kind.rawValue)
         let state = segments.pointer(segment)
         let trailerPage = segmentPages - 1
         var trailer = SegmentTrailer()
@@ -45,6 +46,7 @@ extension LogStore {
         trailer.minValueVersion = state.pointee.minValueVersion
         trailer.metaPages = state.pointee.metaPages + UInt32(pages) + 1
         trailer.sealedWallSeconds = wallSeconds
+        trailer.stream = streams[stream].kind.rawValue
         trailer.livePagesAtSeal = state.pointee.livePages
         let memory = footerPool.pointer(chunk) + pages * Self.pageBytes
         trailer.encode(

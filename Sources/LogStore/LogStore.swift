@@ -343,7 +343,8 @@ package final class LogStore {
             slot.pointee.chunk = -1
         }
         let writes = slot.pointee.kind == .append || slot.pointee.kind == .delete
-        if writes { endKey(operation) }
+        // The next write of the key holds it from here on, but begins after this one's outcome.
+        let follower = writes ? passKeyOn(operation) : -1
         statistics.count(status, reason)
         if !slot.pointee.abandoned {
             var outcome = Outcome(token: slot.pointee.token, status: status)
@@ -360,19 +361,20 @@ package final class LogStore {
         } else {
             operations.give(operation)
         }
+        if follower >= 0 { startWrite(follower) }
         if !waitingForChunk.isEmpty { resumeWaitingForChunk() }
     }
 
-    /// Ends this operation's hold on its key, and starts the next one that waits for it.
-    private func endKey(_ operation: Int32) {
-        guard operations[operation].phase != .waitingForKey else { return }
+    /// Ends this operation's hold on its key; returns the next one that waited for it, or -1.
+    private func passKeyOn(_ operation: Int32) -> Int32 {
+        guard operations[operation].phase != .waitingForKey else { return -1 }
         pending.remove(operation, operations)
         let follower = operations[operation].keyNext
         operations[operation].keyNext = -1
-        guard follower >= 0 else { return }
+        guard follower >= 0 else { return -1 }
         operations[follower].phase = .idle
         pending.insert(follower, operations)
-        startWrite(follower)
+        return follower
     }
 
     /// Takes the key, or queues behind the operation that has it. True: go on now.

@@ -38,6 +38,7 @@ package struct LogStoreStatistics: Sendable {
     package var readRetries: UInt64 = 0
     package var writeErrors: UInt64 = 0
     package var rewrites: UInt64 = 0
+    package var unguardedReplaces: UInt64 = 0
     package var flushErrors: UInt64 = 0
     package var manifestErrors: UInt64 = 0
     package var quarantinedBlocks: UInt64 = 0

@@ -41,6 +41,8 @@ package struct OperationSlot {
     var sourceIsImage = false
     /// The source cannot be written from; it is only compared with a present copy.
     var comparesOnly = false
+    /// Answered from staging already (volatile): losing it now is a loss, not a refusal.
+    var acknowledged = false
     /// The outcome was delivered (deadline, cancel); what remains only lets go of memory.
     var abandoned = false
     var reinsertion = false

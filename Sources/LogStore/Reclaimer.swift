@@ -100,7 +100,20 @@ extension LogStore {
         if reclaimers[device].phase != .idle || footerPool.freeCount == 0 { return true }
         let enough = stream.kind == .fresh ? reserved(device) : 0
         if reclaimers[device].clean.count > enough { return true }
-        return canCreate(device) || victim(device) != nil
+        return canCreate(device) || victim(device) != nil || mayGainVictim(device)
+    }
+
+    /// Whether a segment only waits for its last writes to become a victim.
+    private func mayGainVictim(_ device: Int) -> Bool {
+        for local in 0..<segments.counts[device] {
+            let state = segments.pointer(SegmentTable.id(device: device, local: local))
+            if state.pointee.state == .sealed,
+                state.pointee.groupsInFlight > 0 || state.pointee.unpublished > 0
+            {
+                return true
+            }
+        }
+        return false
     }
 
     private func canCreate(_ device: Int) -> Bool {
@@ -111,7 +124,7 @@ extension LogStore {
 
     func advanceReclaim() {
         if !sweeper.slots.isEmpty { advanceSweep() }
-        guard !readOnly else { return }
+        guard !readOnly, manifestState.exists else { return }
         for device in devices.indices where devices[device].takesWrites {
             advanceReclaim(device)
         }
@@ -136,6 +149,7 @@ extension LogStore {
         } else if clock.monotonic >= reclaimers[device].retryAt,
             let segment = victim(device)
         {
+            sealWhatHoldsRecords(device, segment)
             wantReclaim = false
             startVictim(device, segment)
         }
@@ -151,11 +165,32 @@ extension LogStore {
     }
 
     /// Whether there are segments for both copies of what a segment of records may hold.
-    private var canCarry: Bool {
+    func canCarry(_ segment: Segment) -> Bool {
         let first = writableDevice(after: -1)
         let second = writableDevice(after: first)
+        // Seven records of the longest keys fill a page; carried on they lie close together.
+        let pages = segment.recordCount / 7 + 64
+        if recordRoom(.recordsA, first) >= pages && recordRoom(.recordsB, second) >= pages {
+            return true
+        }
         if first == second { return reclaimers[first].clean.count >= 2 }
         return !reclaimers[first].clean.isEmpty && !reclaimers[second].clean.isEmpty
+    }
+
+    /// Cache mode: where segments of records pile up because an old value still lies in an open
+    /// segment, that one is sealed, so that it takes its turn and the records can go.
+    private func sealWhatHoldsRecords(_ device: Int, _ victim: UInt32) {
+        guard configuration.mode == .cache,
+            segments[victim].minValueVersion == UInt64.max
+        else { return }
+        for stream in streams.indices where !streams[stream].isRecords {
+            guard let segment = streams[stream].segment, streams[stream].groupsInFlight == 0,
+                streams[stream].waiting < 0,
+                segments[segment].minValueVersion < segments[victim].maxVersion,
+                footerPool.freeCount > 0
+            else { continue }
+            closeSegment(stream)
+        }
     }
 
     /// The sealed segment of the lowest generation; in store mode only one with nothing alive.
@@ -171,7 +206,9 @@ extension LogStore {
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
             // Records may have to be carried on, which takes segments of its own.
-            if state.pointee.minValueVersion == UInt64.max && !canCarry { continue }
+            if state.pointee.minValueVersion == UInt64.max && !canCarry(state.pointee) {
+                continue
+            }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
                 best = id
             }
@@ -454,7 +491,10 @@ extension LogStore {
     }
 
     private func continueSweep(_ device: Int) {
-        guard sweepOwner == nil || sweepOwner == device else { return }
+        // What is being carried on leaves the index by itself, or stays in it elsewhere.
+        guard reclaimers[device].pending == 0, sweepOwner == nil || sweepOwner == device else {
+            return
+        }
         sweepOwner = device
         let segment = reclaimers[device].segment
         reclaimers[device].sweepBucket = index.sweep(

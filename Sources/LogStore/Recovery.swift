@@ -40,7 +40,6 @@ struct ReplayWorker {
     /// The footer of a segment that writing may go on in, and its memory.
     var footer: DescriptorPageWriter?
     var footerChunk: Int32 = -1
-    var hasValues = false
 }
 
 final class Recovery {
@@ -226,6 +225,7 @@ extension LogStore {
             state.pointee.maxVersion = trailer.maxVersion
             state.pointee.recordCount = trailer.recordCount
             state.pointee.metaPages = trailer.metaPages
+            state.pointee.stream = trailer.stream
         }
     }
 
@@ -406,7 +406,7 @@ extension LogStore {
         ) { view, header in
             replay(recovery, segment, view)
             noteForFooter(recovery, number, view)
-            if view.descriptor.hasValue { recovery.workers[number].hasValues = true }
+            segments[segment].stream = header.stream
             return true
         }
         recovery.workers[number].scan = scan
@@ -457,15 +457,13 @@ extension LogStore {
         let worker = recovery.workers[number]
         let state = segments.pointer(scan.segment)
         let device = SegmentTable.device(scan.segment)
-        let kinds: [StreamKind] = worker.hasValues ? [.fresh] : [.recordsA, .recordsB]
-        let kind = kinds.first { kind in
-            !streams.contains {
-                $0.kind == kind && $0.segment != nil
-                    && (kind != .fresh || $0.device == device)
-            }
+        let kind = StreamKind(rawValue: state.pointee.stream)
+        let taken = streams.contains {
+            $0.kind == kind && $0.segment != nil
+                && ($0.device == device || $0.isRecords)
         }
         guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
-            state.pointee.state == .sealed, devices[device].takesWrites, let kind
+            state.pointee.state == .sealed, devices[device].takesWrites, let kind, !taken
         else {
             recovery.workers[number].footerChunk.withChunk { footerPool.give($0) }
             return

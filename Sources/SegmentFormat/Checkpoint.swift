@@ -100,6 +100,9 @@ package struct CheckpointHeader: Equatable, Sendable {
         guard made.store == store, made.entryBytes == 40, made.segmentCount <= 1 << 20 else {
             throw .wrongPlace
         }
+        guard made.sequence < FormatConstants.counterLimit,
+            made.beganVersion < FormatConstants.counterLimit
+        else { throw .damaged }
         return made
     }
 
@@ -131,6 +134,12 @@ package struct CheckpointHeader: Equatable, Sendable {
             segment.maxVersion = memory.u64(at + 32)
             segment.minValueVersion = memory.u64(at + 40)
             segment.metaPages = memory.u32(at + 48)
+            // All ones stands for "no record".
+            guard segment.generation < FormatConstants.counterLimit,
+                segment.maxVersion < FormatConstants.counterLimit,
+                segment.minVersion < FormatConstants.counterLimit
+                    || segment.minVersion == UInt64.max
+            else { throw .damaged }
             made.append(segment)
         }
         return made
@@ -227,6 +236,7 @@ package struct CheckpointEnd: Equatable, Sendable {
         made.sequence = page.u64(16)
         made.entryCount = page.u64(24)
         made.chunkCount = page.u32(32)
+        guard made.sequence < FormatConstants.counterLimit else { throw .damaged }
         return made
     }
 }

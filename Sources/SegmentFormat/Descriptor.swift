@@ -85,7 +85,8 @@ package struct Descriptor: Equatable, Sendable {
     var isPlausible: Bool {
         guard keyLength >= 1, Int(keyLength) <= FormatConstants.maxKeyBytes,
             Int(parentLength) <= FormatConstants.maxKeyBytes,
-            Int(shardCount) < FormatConstants.maxShards, version > 0, codec == 0
+            Int(shardCount) < FormatConstants.maxShards, version > 0,
+            version < FormatConstants.counterLimit, codec == 0
         else { return false }
         if !hasValue { return true }
         return length > 0 && Int(length) <= FormatConstants.maxBlockBytes && storedPages > 0

@@ -10,6 +10,8 @@ package enum DescriptorPageKind: UInt8, Sendable {
 package struct DescriptorPageHeader: Equatable, Sendable {
     package static let bytes = 64
     package var kind = DescriptorPageKind.group
+    /// The stream that wrote it, by the store's numbers.
+    package var stream: UInt8 = 0
     /// This page's number in its segment.
     package var page: UInt32 = 0
     package var groupFirstPage: UInt32 = 0
@@ -29,7 +31,7 @@ package struct DescriptorPageHeader: Equatable, Sendable {
         to.put(FormatConstants.descriptorMagic, 0)
         to.put(FormatConstants.version, 4)
         to.put(kind.rawValue, 6)
-        to.put(UInt8(0), 7)
+        to.put(stream, 7)
         to.put(generation, 16)
         to.put(groupSequence, 24)
         to.put(page, 32)
@@ -122,7 +124,7 @@ package struct DescriptorPageWriter {
     /// has a value. Returns the number of pages.
     package mutating func seal(
         kind: DescriptorPageKind, context: PageContext, firstPage: UInt32, groupFirstPage: UInt32,
-        groupPages: UInt32, groupSequence: UInt64, valueBase: UInt32
+        groupPages: UInt32, groupSequence: UInt64, valueBase: UInt32, stream: UInt8 = 0
     ) -> Int {
         guard pageCount > 0 else { return 0 }
         closePage()
@@ -130,6 +132,7 @@ package struct DescriptorPageWriter {
             let memory = page(index)
             var header = DescriptorPageHeader()
             header.kind = kind
+            header.stream = stream
             header.page = firstPage + UInt32(index)
             header.groupFirstPage = groupFirstPage
             header.groupPages = groupPages
@@ -200,6 +203,7 @@ package struct DescriptorPageReader {
         guard let kind = DescriptorPageKind(rawValue: page.u8(6)) else { throw .damaged }
         var header = DescriptorPageHeader()
         header.kind = kind
+        header.stream = page.u8(7)
         header.generation = page.u64(16)
         header.groupSequence = page.u64(24)
         header.page = page.u32(32)
@@ -212,10 +216,18 @@ package struct DescriptorPageReader {
         guard header.page == pageNumber, header.generation == context.generation else {
             throw .wrongPlace
         }
-        guard Self.recordsLieInside(page, header) else { throw .damaged }
+        guard Self.isInGroup(header), Self.recordsLieInside(page, header) else { throw .damaged }
         self.header = header
         self.page = page
         left = header.recordCount
+    }
+
+    /// Whether the page is where its group says: scans count on from these fields.
+    private static func isInGroup(_ header: DescriptorPageHeader) -> Bool {
+        header.descriptorIndex < header.descriptorPages
+            && UInt64(header.groupFirstPage) + UInt64(header.descriptorIndex)
+                == UInt64(header.page)
+            && header.groupPages >= UInt32(header.descriptorPages)
     }
 
     private static func recordsLieInside(

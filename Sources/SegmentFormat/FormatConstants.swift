@@ -7,6 +7,10 @@ package enum FormatConstants {
     package static let maxShards = 4096
     package static let maxBlockBytes = 64 << 20
 
+    /// Versions, generations, epochs and instance ids on disk are below this, so that counting on
+    /// from what was read can never overflow.
+    static let counterLimit: UInt64 = 1 << 63
+
     // Magics, little-endian on disk.
     static let segmentMagic: UInt32 = 0x4745_5348  // "HSEG"
     static let descriptorMagic: UInt32 = 0x4353_4448  // "HDSC"

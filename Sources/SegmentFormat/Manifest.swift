@@ -125,6 +125,9 @@ package struct Manifest: Sendable {
     ) throws(FormatError) {
         let deviceCount = Int(copy.u32(136))
         let namespaceCount = Int(copy.u32(140))
+        for counter in [
+            epoch, membershipEpoch, generationLimit, versionLimit, nextNamespaceInstance,
+        ] where counter >= FormatConstants.counterLimit { throw .damaged }
         guard deviceCount <= 32, namespaceCount <= 4096, segmentBytes >= 1 << 16,
             segmentBytes <= 1 << 32,
             segmentBytes % UInt64(FormatConstants.pageBytes) == 0,

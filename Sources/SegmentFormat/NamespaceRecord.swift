@@ -33,7 +33,14 @@ package struct NamespaceRecord: Sendable {
     /// an exported block's checksum holds elsewhere.
     package static func fingerprint(fields: [(String, String)]) -> Identity128 {
         var bytes: [UInt8] = []
-        for (name, value) in fields.sorted(by: { ($0.0, $0.1) < ($1.0, $1.1) }) {
+        // By bytes: the order of strings depends on Unicode's tables, and takes some that differ
+        // in bytes for equal.
+        let sorted = fields.sorted { one, other in
+            one.0.utf8.elementsEqual(other.0.utf8)
+                ? one.1.utf8.lexicographicallyPrecedes(other.1.utf8)
+                : one.0.utf8.lexicographicallyPrecedes(other.0.utf8)
+        }
+        for (name, value) in sorted {
             for text in [name, value] {
                 let count = UInt32(truncatingIfNeeded: text.utf8.count)
                 withUnsafeBytes(of: count.littleEndian) { bytes.append(contentsOf: $0) }

@@ -66,6 +66,9 @@ package struct SegmentHeader: Equatable, Sendable {
         guard header.store == store, header.segment == segment, header.generation > 0 else {
             throw .wrongPlace
         }
+        guard header.generation < FormatConstants.counterLimit,
+            header.versionBase < FormatConstants.counterLimit
+        else { throw .damaged }
         return header
     }
 }
@@ -103,6 +106,8 @@ package struct SegmentTrailer: Equatable, Sendable {
     package var sealedWallSeconds: UInt32 = 0
     package var livePagesAtSeal: UInt32 = 0
     package var metaPages: UInt32 = 0
+    /// The stream that wrote the segment, by the store's numbers.
+    package var stream: UInt8 = 0
 
     package init() {}
 
@@ -124,6 +129,7 @@ package struct SegmentTrailer: Equatable, Sendable {
         memory.put(minValueVersion, 56)
         memory.put(livePagesAtSeal, 64)
         memory.put(metaPages, 68)
+        memory.put(stream, 72)
         memory.seal(
             context.seed(FormatConstants.trailerMagic, page: page), at: Self.checkOffset)
     }
@@ -158,7 +164,13 @@ package struct SegmentTrailer: Equatable, Sendable {
         trailer.minValueVersion = memory.u64(56)
         trailer.livePagesAtSeal = memory.u32(64)
         trailer.metaPages = memory.u32(68)
+        trailer.stream = memory.u8(72)
         guard trailer.generation == context.generation else { throw .wrongPlace }
+        // All ones stands for "no record".
+        guard trailer.maxVersion < FormatConstants.counterLimit,
+            trailer.minVersion < FormatConstants.counterLimit
+                || trailer.minVersion == UInt64.max
+        else { throw .damaged }
         return trailer
     }
 }

@@ -335,7 +335,8 @@ extension StagedStore {
             answer(index, outcome)
             return
         }
-        if outcome.status != .stored && outcome.status != .alreadyPresent {
+        let purged = !log.namespaces.isLive(slot.pointee.message.namespaceSlot)
+        if outcome.status != .stored && outcome.status != .alreadyPresent && !purged {
             statistics.volatileLost += 1
             sink?.happened(.volatileLost(version: outcome.version, errno: outcome.errno))
         }

@@ -267,6 +267,10 @@ package final class StagedStore {
 
     private func startDelete(_ index: Int32) {
         let slot = operations.slots + Int(index)
+        if slot.pointee.abandoned {  // given up before it began: it must not happen later
+            answer(index, .cancelled)
+            return
+        }
         let taken = log.delete(
             token: UInt64(index), fingerprint: slot.pointee.fingerprint,
             namespaceSlot: slot.pointee.message.namespaceSlot, key: slot.pointee.message.key)

@@ -1,14 +1,14 @@
-// Engines: which target stands behind `--ioengine`.
+// Engines: which target stands behind `--ioengine`, and the store behind a replay.
 
 import BenchKit
 
 func makeTarget(_ options: JobOptions) throws(BenchError) -> any BenchTarget {
     switch options.engine {
-    case .ioUring, .psync: return RawTarget()
-    case .kv: throw BenchError("the store is not linked into this build; use --ioengine=io_uring")
+    case .ioUring, .psync: RawTarget()
+    case .kv: KvTarget(options)
     }
 }
 
 func openReplayStore(_ plan: ReplayStorePlan) throws(BenchError) -> any ReplayStore {
-    throw BenchError("the store is not linked into this build")
+    try HearthReplayStore(plan)
 }

@@ -1,4 +1,5 @@
-// hearth-bench: fio's command line with the store as default engine, and `replay` for block traces.
+// hearth-bench: fio's command line with the store as default engine, `replay` for block
+// traces, and `row` for what `make bench` measures beside.
 
 import BenchKit
 import Glibc
@@ -8,5 +9,8 @@ let words = Array(CommandLine.arguments.dropFirst())
 signal(SIGPIPE, SIG_IGN)
 if words.first == "replay" {
     exit(ReplayCommand.perform(Array(words.dropFirst())))
+}
+if words.first == "row" {
+    exit(RowCommand.perform(Array(words.dropFirst())))
 }
 exit(FioCommand.run(words.isEmpty ? ["--help"] : words, makeTarget: makeTarget))

@@ -84,12 +84,12 @@ enum CrashCommand {
     }
 
     /// How many unflushed changes are still tried in every combination: as many as keep the number
-    /// of states within four times what was asked for, twelve at most.
+    /// of states within twice what was asked for, twelve at most.
     private static func exhaustiveBits(_ points: [Point], _ wanted: Int) -> Int {
         var bits = exhaustiveLimit
         while bits > 2 {
             let states = points.reduce(0) { $0 + ($1.unflushed <= bits ? 1 << $1.unflushed : 0) }
-            if states <= 4 * wanted { break }
+            if states <= 2 * wanted { break }
             bits -= 1
         }
         return bits

@@ -30,6 +30,7 @@ enum CrashNote {
     static func install() {
         _ = entries.pointee.used
         _ = notes.pointee
+        useOwnStack()
         for number in [SIGILL, SIGTRAP, SIGSEGV, SIGBUS, SIGABRT] {
             var action = sigaction()
             action.__sigaction_handler.sa_handler = { received in
@@ -37,8 +38,18 @@ enum CrashNote {
                 signal(received, SIG_DFL)
                 raise(received)
             }
+            action.sa_flags = SA_ONSTACK
             sigaction(number, &action, nil)
         }
+    }
+
+    /// A stack of its own for this thread's handler, so that an overflow is told too. Never freed:
+    /// threads are few and live as long as the run.
+    static func useOwnStack() {
+        var stack = stack_t()
+        stack.ss_size = 64 << 10
+        stack.ss_sp = UnsafeMutableRawPointer.allocate(byteCount: stack.ss_size, alignment: 4096)
+        sigaltstack(&stack, nil)
     }
 
     static func set(_ worker: Int, _ text: String) {

@@ -113,24 +113,31 @@ struct CrashScenario: Sendable {
             world.drain()
             world.scriptCheckpoint()
         },
-        CrashScenario(name: "reclaim and recycle", setup: { world in
-            few(world)
-            world.scriptDelete(2)
-            world.drain()
-            fillSegment(world, from: 4, segments: 3)
-        }) { world in
+        CrashScenario(
+            name: "reclaim and recycle",
+            setup: { world in
+                few(world)
+                world.scriptDelete(2)
+                world.drain()
+                fillSegment(world, from: 4, segments: 3)
+            }
+        ) { world in
             fillSegment(world, from: 4, segments: 2)
         },
-        CrashScenario(name: "reclaim of pinned blocks", setup: { world in
-            few(world)
-            world.scriptPin(0)
-            world.scriptPin(1)
-            world.drain()
-            fillSegment(world, from: 4, segments: 3)
-        }) { world in
+        CrashScenario(
+            name: "reclaim of pinned blocks",
+            setup: { world in
+                few(world)
+                world.scriptPin(0)
+                world.scriptPin(1)
+                world.drain()
+                fillSegment(world, from: 4, segments: 3)
+            }
+        ) { world in
             fillSegment(world, from: 4, segments: 2)
         },
-        CrashScenario(name: "full store mode", mode: .store, keys: 90, setup: { few($0) }) { world in
+        CrashScenario(name: "full store mode", mode: .store, keys: 90, setup: { few($0) }) {
+            world in
             for key in 0..<60 {
                 world.scriptPut(10 + key, length: 16 << 10, durability: .written)
                 if key % 8 == 7 { world.drain() }

@@ -205,7 +205,8 @@ final class KillChild: StoreSink {
     func happened(_ event: StoreEvent) {}
 
     private func checkHit(_ number: Int, _ key: Int, _ answer: StoreAnswer) {
-        let revision = state.end(key).operation == 1 ? state.end(key).revision : state.lastStored(key)
+        let revision =
+            state.end(key).operation == 1 ? state.end(key).revision : state.lastStored(key)
         guard Self.length(key, revision) == Int(answer.length),
             Payload.matches(Self.seed(key, revision), from: 0, Int(answer.length), memory[number])
         else {
@@ -268,10 +269,13 @@ final class KillChild: StoreSink {
         }
         if end.operation == 1, intent.operation != 2 {
             state[.missing] += 1
-            if !evicts { report("kill: key \(key) is lost: end \(end), intent \(intent), \(answer)") }
+            if !evicts {
+                report("kill: key \(key) is lost: end \(end), intent \(intent), \(answer)")
+            }
         }
         let gone: UInt64 = end.operation == 2 || intent.operation == 2 ? 2 : 3
-        state.setEnd(key, KeyNote(operation: end.operation == 0 ? 0 : gone, revision: 0, durability: 0))
+        state.setEnd(
+            key, KeyNote(operation: end.operation == 0 ? 0 : gone, revision: 0, durability: 0))
     }
 }
 

@@ -32,7 +32,8 @@ enum KillCommand {
                     share, directory, seed: seed, evicts: evicts, arguments.string("--driver"),
                     &sums)
             else {
-                report("  replay: hearth-torture kill --kills \(kills) --seed \(seed) --directory D")
+                report(
+                    "  replay: hearth-torture kill --kills \(kills) --seed \(seed) --directory D")
                 return 1
             }
         }
@@ -84,7 +85,8 @@ enum KillCommand {
             guard let verifier = spawn(words + ["--verify"]) else { return false }
             let verdict = reap(verifier)
             if verdict != 0 {
-                report("kill: round \(round), evicts \(evicts): the look ended with \(verdict >> 8)")
+                report(
+                    "kill: round \(round), evicts \(evicts): the look ended with \(verdict >> 8)")
                 return false
             }
             if !evicts && state[.missing] > missing { return false }

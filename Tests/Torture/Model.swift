@@ -58,6 +58,8 @@ struct KeyModel {
     /// Deletes ever begun: a get that overlaps one may miss.
     var deletesBegun = 0
     var pinnedUntil: UInt64 = 0
+    /// A delete was given up, and may yet take effect for as long as the store is busy.
+    var deleteLingers = false
 
     /// The highest version known to be durable.
     var durableFloor: UInt64 {
@@ -157,13 +159,14 @@ struct Model {
         }
         if clean {
             key.mustDurable = key.must
-        } else if key.deletesInFlight > 0 {
+        } else if key.deletesInFlight > 0 || key.deleteLingers {
             key.mustDurable = false
         }
         key.must = key.mustDurable
         key.writesInFlight = 0
         key.deletesInFlight = 0
         key.pinnedUntil = 0
+        key.deleteLingers = false
         if damage >= 2 {
             key.floor = 0
         } else if damage == 1 || deviceAway {

@@ -127,7 +127,9 @@ extension World {
         if random.chance(0.3) {
             // Work while it recovers.
             for space in model.namespaces.indices where failure == nil { openSpace(space) }
-            for _ in 0..<random.below(20) where failure == nil { act(random.chance(0.5) ? .get : .put) }
+            for _ in 0..<random.below(20) where failure == nil {
+                act(random.chance(0.5) ? .get : .put)
+            }
         }
         settleIn()
     }

@@ -25,7 +25,8 @@ struct Tally: Sendable {
         "joined reads", "table reads", "allocation failures", "hits from staging",
         "hits from device", "staged reads", "shared reads", "volatile lost", "timed out",
         "cancelled", "released after answer", "leases", "pins", "crashes", "crashes in recovery",
-        "clean reopens", "purges", "devices detached", "opens without a member", "opens with damage",
+        "clean reopens", "purges", "devices detached", "opens without a member",
+        "opens with damage",
         "conflicts", "already present", "wall jumps", "space runs out",
     ]
 

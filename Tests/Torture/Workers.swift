@@ -52,6 +52,7 @@ final class Workers: Sendable {
     }
 
     private func work(_ number: Int) {
+        CrashNote.useOwnStack()
         while !stopped.load(ordering: .relaxed) {
             let piece = next.add(1, ordering: .relaxed).oldValue
             if piece >= end { return }

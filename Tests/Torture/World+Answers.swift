@@ -20,7 +20,9 @@ extension World: StoreSink {
         outstanding -= 1
         note(client, answer)
         tally.add("answer \(client.operation.kind) \(answer.status)")
-        if !client.guardsHold && !answer.memoryInUse { fail("bytes around the asked ones written: \(describe(client, answer))") }
+        if !client.guardsHold && !answer.memoryInUse {
+            fail("bytes around the asked ones written: \(describe(client, answer))")
+        }
         let reads = client.operation.kind == .get || client.operation.kind == .put
         if answer.memoryInUse && !reads {
             fail("memory in use after a \(client.operation.kind): \(describe(client, answer))")
@@ -60,7 +62,9 @@ extension World: StoreSink {
             fail("released, but the memory was not in use: token \(token)")
             return
         }
-        if !clients[number].guardsHold { fail("bytes around the asked ones written by a late read") }
+        if !clients[number].guardsHold {
+            fail("bytes around the asked ones written by a late read")
+        }
         outstanding -= 1
         clients[number].state = .free
         free.append(number)
@@ -126,6 +130,8 @@ extension World: StoreSink {
                 return
             }
         }
+        // Of a namespace purged meanwhile, whose keys the model has let go.
+        if purged { return }
         fail("a volatile block of unknown version \(version) was lost")
     }
 
@@ -151,7 +157,9 @@ extension World: StoreSink {
     private func hit(_ client: Client, _ answer: StoreAnswer) {
         let key = model.namespaces[client.space].keys[client.key]
         tally.add(answer.tier == .staging ? "hits from staging" : "hits from device")
-        if answer.version < client.floorAt {
+        // The floor falls when a volatile block is lost while the get is under way.
+        let floor = min(client.floorAt, key.floor)
+        if answer.version < floor {
             if let known = key.revision(version: answer.version) {
                 fail(
                     "version \(answer.version) (\(key.revisions[known].state)) seen, though "
@@ -163,8 +171,14 @@ extension World: StoreSink {
             }
             return
         }
-        guard let index = match(client, answer) else {
+        let found = matching(client, answer)
+        guard let index = found.first else {
             fail("wrong bytes: \(describe(client, answer))")
+            return
+        }
+        // A byte or none can be that of several revisions: nothing is learnt then.
+        if found.count > 1 {
+            if answer.lease >= 0 { hold(client, answer, index) }
             return
         }
         let revision = key.revisions[index]
@@ -180,37 +194,42 @@ extension World: StoreSink {
         }
         model.namespaces[client.space].keys[client.key].floor = max(
             model.namespaces[client.space].keys[client.key].floor, answer.version)
-        model.highestVersion = max(model.highestVersion, answer.version)
-        if answer.lease >= 0 {
-            client.lease = answer.lease
-            client.leaseOffset = answer.leaseOffset
-            client.leased = revision
-            tally.add("leases")
-            checkLease(client)
+        if revision.expires.seconds != 0 {
+            model.namespaces[client.space].keys[client.key].must = false
+            model.namespaces[client.space].keys[client.key].mustDurable = false
         }
+        model.highestVersion = max(model.highestVersion, answer.version)
+        if answer.lease >= 0 { hold(client, answer, index) }
+    }
+
+    private func hold(_ client: Client, _ answer: StoreAnswer, _ index: Int) {
+        client.lease = answer.lease
+        client.leaseOffset = answer.leaseOffset
+        client.leased = model.namespaces[client.space].keys[client.key].revisions[index]
+        tally.add("leases")
+        checkLease(client)
     }
 
     private func expiredForSure(_ revision: Revision, _ client: Client) -> Bool {
         revision.expires.life == openings && client.submittedAt >= revision.expires.end
     }
 
-    /// The revision that a hit is of: the one of its version, or one of unknown version with these
-    /// bytes.
-    private func match(_ client: Client, _ answer: StoreAnswer) -> Int? {
+    /// The revisions that a hit may be of: the one of its version, or those of unknown version with
+    /// these bytes.
+    private func matching(_ client: Client, _ answer: StoreAnswer) -> [Int] {
         let key = model.namespaces[client.space].keys[client.key]
         if let known = key.revision(version: answer.version) {
-            guard key.revisions[known].state != .never else { return nil }
-            return matches(client, answer, key.revisions[known]) ? known : nil
+            guard key.revisions[known].state != .never else { return [] }
+            return matches(client, answer, key.revisions[known]) ? [known] : []
         }
-        for index in key.revisions.indices.reversed() {
+        return key.revisions.indices.reversed().filter { index in
             let revision = key.revisions[index]
             guard revision.version == 0,
                 revision.state == .inFlight || revision.state == .maybe,
-                revision.length == answer.length
-            else { continue }
-            if matches(client, answer, revision) { return index }
+                revision.length == answer.length, revision.shardCount == answer.shardCount
+            else { return false }
+            return matches(client, answer, revision)
         }
-        return nil
     }
 
     private func matches(_ client: Client, _ answer: StoreAnswer, _ revision: Revision) -> Bool {
@@ -251,7 +270,9 @@ extension World: StoreSink {
             client.deletesAt == key.deletesBegun
         else { return }
         // A put that was given up, with a time to live, may have taken effect since.
-        let mayExpire = key.revisions.contains { $0.state == .maybe && $0.expires.seconds != 0 }
+        let mayExpire = key.revisions.contains {
+            ($0.state == .maybe || $0.state == .inFlight) && $0.expires.seconds != 0
+        }
         if reason == .expired || mayExpire {
             model.namespaces[client.space].keys[client.key].must = false
             model.namespaces[client.space].keys[client.key].mustDurable = false
@@ -276,134 +297,6 @@ extension World: StoreSink {
         }
     }
 
-    // MARK: Puts
-
-    private func putEnded(_ client: Client, _ answer: StoreAnswer) {
-        model.namespaces[client.space].keys[client.key].writesInFlight -= 1
-        let excused = damage + errors > 0 || hardship
-        switch answer.status {
-        case .stored: stored(client, answer)
-        case .alreadyPresent, .conflict: present(client, answer)
-        case .throttled: refuse(client)
-        case .noSpace:
-            set(client, .maybe)
-            if swarm.mode == .cache && !excused {
-                fail("no space in cache mode: \(describe(client, answer)). \(situation)")
-            }
-        case .failed:
-            set(client, .maybe)
-            if !excused { fail("a put fails: \(describe(client, answer))") }
-        case .readOnly: refuse(client)
-        case .cancelled, .timedOut: set(client, .maybe)
-        case .invalid where !model.namespaces[client.space].live: set(client, .maybe)
-        case .notFound where !model.namespaces[client.space].live: set(client, .maybe)
-        default: fail("unexpected: \(describe(client, answer))")
-        }
-    }
-
-    private func set(_ client: Client, _ state: RevisionState) {
-        model.namespaces[client.space].keys[client.key].revisions[client.revision].state = state
-    }
-
-    private func refuse(_ client: Client) { set(client, .never) }
-
-    private func stored(_ client: Client, _ answer: StoreAnswer) {
-        let space = client.space
-        let number = client.key
-        let known = model.namespaces[space].keys[number].revisions[client.revision].version
-        if known != 0 && known != answer.version {
-            fail("a read saw version \(known), the put says \(answer.version)")
-        }
-        if answer.version <= client.highestAt {
-            fail(
-                "version \(answer.version) is not above \(client.highestAt), which was answered "
-                    + "before the put: \(describe(client, answer))")
-        }
-        if !client.operation.replace {
-            // Something that had to be there was not.
-            missed(client, "an insert found nothing")
-        }
-        var key = model.namespaces[space].keys[number]
-        key.revisions[client.revision].version = answer.version
-        key.revisions[client.revision].state = .stored
-        let expiring = key.revisions[client.revision].expires.seconds != 0
-        let own = client.operation.timeToLive
-        let general = model.namespaces[space].timeToLive
-        if expiring {
-            let seconds = own == 0 ? general : general == 0 ? own : min(own, general)
-            key.revisions[client.revision].expires.end =
-                clock.monotonic + UInt64(seconds) * 1_000_000_000 + 1_000_000_000
-            key.revisions[client.revision].expires.life = openings
-        }
-        let newest = answer.version >= key.floor
-        key.floor = max(key.floor, answer.version)
-        let mayExpire = key.revisions.contains {
-            ($0.state == .inFlight || $0.state == .maybe) && $0.expires.seconds != 0
-        }
-        let safe = key.deletesInFlight == 0 && !expiring && newest && !mayExpire
-        if newest || !safe {
-            key.must = safe
-            if client.operation.durability == .durable {
-                key.mustDurable = safe
-            } else if !safe {
-                key.mustDurable = false
-            }
-        }
-        if client.operation.durability == .durable {
-            key.revisions[client.revision].isDurable = true
-        }
-        model.namespaces[space].keys[number] = key
-        model.highestVersion = max(model.highestVersion, answer.version)
-    }
-
-    /// The key was there: with the same shape, or another.
-    private func present(_ client: Client, _ answer: StoreAnswer) {
-        refuse(client)
-        tally.add(answer.status == .conflict ? "conflicts" : "already present")
-        let key = model.namespaces[client.space].keys[client.key]
-        if client.operation.replace {
-            fail("a replace says \(answer.status): \(describe(client, answer))")
-        }
-        if answer.version < client.floorAt {
-            fail("\(answer.status) with version \(answer.version) below \(client.floorAt): \(describe(client, answer))")
-        }
-        let own = key.revisions[client.revision]
-        if let index = key.revision(version: answer.version) {
-            let other = key.revisions[index]
-            let same =
-                other.length == own.length && other.shardCount == own.shardCount
-                && (own.shardCount == 1 || sameShards(own, other))
-            if same != (answer.status == .alreadyPresent) {
-                fail("\(answer.status), but the shapes say otherwise: \(describe(client, answer))")
-            }
-            if answer.status == .alreadyPresent, client.operation.durability == .durable {
-                model.namespaces[client.space].keys[client.key].revisions[index].isDurable = true
-                if other.durability < .durable {
-                    model.namespaces[client.space].keys[client.key].revisions[index].durability =
-                        .durable
-                }
-                if key.must && answer.version >= key.floor {
-                    model.namespaces[client.space].keys[client.key].mustDurable = true
-                }
-            }
-        } else {
-            let possible = key.revisions.contains {
-                $0.version == 0 && ($0.state == .inFlight || $0.state == .maybe)
-            }
-            if !possible { fail("\(answer.status) with an unknown version: \(describe(client, answer))") }
-        }
-    }
-
-    private func sameShards(_ one: Revision, _ other: Revision) -> Bool {
-        let lengths = UnsafeMutablePointer<UInt32>.allocate(capacity: 2 * one.shardCount)
-        defer { lengths.deallocate() }
-        one.shardLengths(lengths)
-        other.shardLengths(lengths + one.shardCount)
-        for shard in 0..<one.shardCount
-        where lengths[shard] != lengths[one.shardCount + shard] { return false }
-        return true
-    }
-
     // MARK: Deletes and the rest
 
     private func deleteEnded(_ client: Client, _ answer: StoreAnswer) {
@@ -424,7 +317,8 @@ extension World: StoreSink {
         case .failed, .noSpace:
             let excused = damage + errors > 0 || hardship
             if !excused { fail("a delete fails: \(describe(client, answer)). \(situation)") }
-        case .throttled, .readOnly, .cancelled, .timedOut: break
+        case .throttled, .readOnly: break
+        case .cancelled, .timedOut: key.deleteLingers = true
         case .invalid where !model.namespaces[client.space].live: break
         default: fail("unexpected: \(describe(client, answer))")
         }
@@ -480,7 +374,8 @@ extension World: StoreSink {
             + "\(client.floorAt), now \(key.floor), deleted \(key.deletedFloor), must "
             + "\(client.mustAt)/\(key.must); revisions:"
         for revision in key.revisions.suffix(8) {
-            text += " [v\(revision.version) \(revision.state) \(revision.durability) "
+            text +=
+                " [v\(revision.version) \(revision.state) \(revision.durability) "
                 + "len \(revision.length)x\(revision.shardCount) durable \(revision.isDurable)]"
         }
         return text + "; damage \(damage) errors \(errors)"

@@ -47,6 +47,7 @@ final class World {
     var hardship = false
     var faultsOff = false
     var recoveredEvents = 0
+    var purged = false
     /// What was answered, in order: for comparing runs and drivers.
     var journal: [UInt64]?
     var traceHash: UInt64 = 0
@@ -98,6 +99,7 @@ final class World {
 
     /// A purged namespace begins anew: nothing of the old one may be seen in it.
     func renew(_ index: Int) {
+        purged = true
         identities += 1
         model.namespaces[index].identity = identities
         model.namespaces[index].uncertain = false
@@ -339,7 +341,9 @@ final class World {
             if idle > 2_000 {
                 fail("stuck: \(what()) does not end; nothing is in flight. \(situation)")
             }
-            if steps > 2_000_000 { fail("endless: \(what()) takes over 2,000,000 steps. \(situation)") }
+            if steps > 2_000_000 {
+                fail("endless: \(what()) takes over 2,000,000 steps. \(situation)")
+            }
         }
     }
 
@@ -355,7 +359,8 @@ final class World {
     var situation: String {
         var text = "outstanding \(outstanding), controls \(controls.count)"
         for client in clients where client.state == .waiting || client.state == .releasing {
-            text += "; \(client.operation.kind) \(client.operation.mode) "
+            text +=
+                "; \(client.operation.kind) \(client.operation.mode) "
                 + "\(client.operation.durability) length \(client.operation.length) "
                 + "key \(client.space)/\(client.key) \(client.state)"
         }
@@ -363,7 +368,8 @@ final class World {
             text += "; log idle \(store.log.isIdle), read-only \(store.log.readOnly)"
             store.log.segments.forEach { id in
                 let segment = store.log.segments[id]
-                text += "; seg \(id) \(segment.state) g\(segment.generation) "
+                text +=
+                    "; seg \(id) \(segment.state) g\(segment.generation) "
                     + "w\(segment.writtenPages) live \(segment.livePages) r\(segment.readers) "
                     + "f\(segment.groupsInFlight)"
             }

@@ -4,7 +4,11 @@
 import Glibc
 
 let arguments = Arguments(
-    CommandLine.arguments, flags: ["--no-faults", "--verbose", "--quiet", "--keep-going", "--no-handler", "--evicts", "--verify"])
+    CommandLine.arguments,
+    flags: [
+        "--no-faults", "--verbose", "--quiet", "--keep-going", "--no-handler", "--evicts",
+        "--verify",
+    ])
 if !arguments.has("--no-handler") { CrashNote.install() }
 switch arguments.command {
 case "sim": exit(SimCommand.run(arguments))
