@@ -145,18 +145,20 @@ import Testing
     @Test func aPinProtectsUntilItsTime() throws {
         let world = try World(World.configuration(segments: 10, staging: 0))
         let space = world.namespace()
-        for number in 0..<10 {
+        // More than a segment of them, so that the segments they are rewritten into are emptied too.
+        let pinned = 80
+        for number in 0..<pinned {
             #expect(world.put("pinned-\(number)", space, revision: 0, length: 50_000) == .stored)
             #expect(pin(world, "pinned-\(number)", space, seconds: 1_000_000) == .done)
         }
         #expect(pin(world, "nobody", space, seconds: 10) == .notFound)
-        for number in 0..<2000 {
+        for number in 0..<3000 {
             #expect(world.put("key-\(number)", space, revision: 0, length: 60_000) == .stored)
         }
         let statistics = world.store.log.statistics
         #expect(statistics.evictedBlocks > 1000)
-        #expect(statistics.reinsertedBytes >= 3 * 10 * 50_000, "through several evictions")
-        for number in 0..<10 {
+        #expect(statistics.reinsertedBytes > UInt64(2 * pinned * 50_000), "several evictions")
+        for number in 0..<pinned {
             let key = "pinned-\(number)"
             #expect(world.missed(key, space, revision: 0, length: 50_000) == nil, "\(key)")
         }
@@ -166,10 +168,8 @@ import Testing
         for number in 3000..<4500 {
             #expect(world.put("key-\(number)", space, revision: 0, length: 60_000) == .stored)
         }
-        for number in 0..<10 {
-            let reason = world.missed("pinned-\(number)", space, revision: 0, length: 50_000)
-            #expect(reason != nil, "a pin ends")
-        }
+        let left = (0..<pinned).count { world.entry("pinned-\($0)", space) != nil }
+        #expect(left < 65, "a pin ends; only what lies in the open segment stays: \(left)")
         world.checkAccounts()
     }
 
@@ -241,7 +241,9 @@ import Testing
     @Test func namespacesOutliveTheProcess() throws {
         let world = try World()
         var slots: [UInt16] = []
-        for number in 0..<60 { slots.append(world.namespace("model-\(number)", aligned: number % 2 == 1)) }
+        for number in 0..<60 {
+            slots.append(world.namespace("model-\(number)", aligned: number % 2 == 1))
+        }
         #expect(Set(slots).count == 60)
         for number in 0..<60 {
             #expect(world.put("same key", slots[number], revision: number, length: 600) == .stored)
@@ -305,7 +307,8 @@ import Testing
         }
         #expect(world.sink.releases == (mode == .direct ? [token] : []))
         let statistics = world.store.statistics
-        #expect(statistics.timedOut == (deadline ? 1 : 0) && statistics.cancelled == (deadline ? 0 : 1))
+        #expect(
+            statistics.timedOut == (deadline ? 1 : 0) && statistics.cancelled == (deadline ? 0 : 1))
         #expect(world.missed("a", space, revision: 0, length: 40_960, mode: mode) == nil)
         world.checkAccounts()
     }
@@ -399,7 +402,9 @@ import Testing
     private func reseal(_ bytes: inout [UInt8]) throws {
         for index in 8..<16 { bytes[index] = 0 }
         let sum = bytes.withUnsafeBytes { Checksum.crc64(0x4865_6172_7468_4D61, $0) }
-        for index in 0..<8 { bytes[8 + index] = UInt8(truncatingIfNeeded: sum >> (8 * UInt64(index))) }
+        for index in 0..<8 {
+            bytes[8 + index] = UInt8(truncatingIfNeeded: sum >> (8 * UInt64(index)))
+        }
     }
 
     private func write(_ world: World, _ bytes: [UInt8], at offset: Int) throws {

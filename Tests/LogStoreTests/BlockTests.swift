@@ -31,7 +31,8 @@ import Testing
             let right = bytes.withUnsafeBytes { read in
                 value.withUnsafeBytes {
                     read.count >= range.count
-                        && memcmp(read.baseAddress!, $0.baseAddress! + range.lowerBound, range.count)
+                        && memcmp(
+                            read.baseAddress!, $0.baseAddress! + range.lowerBound, range.count)
                             == 0
                 }
             }
@@ -47,7 +48,9 @@ import Testing
         var starts = [0]
         for length in shards { starts.append(starts[starts.count - 1] + Int(length)) }
         let count = shards.count
-        for (first, run) in [(0, 1), (count / 2, 1), (count - 1, 1), (count / 3, min(5, count / 2))]
+        for (first, run) in [
+            (0, 1), (count / 2, 1), (count - 1, 1), (count / 3, min(5, count / 2)),
+        ]
         where run > 0 && count > 1 {
             let range = starts[first]..<starts[first + run]
             for (mode, aligned) in [(GetMode.direct, true), (.direct, false), (.cached, true)] {
@@ -61,7 +64,9 @@ import Testing
             }
         }
         let middle = value.count / 2
-        for range in [0..<1, 4095..<4099, middle..<(middle + 70_001), (value.count - 5)..<value.count] {
+        for range in [
+            0..<1, 4095..<4099, middle..<(middle + 70_001), (value.count - 5)..<value.count,
+        ] {
             for mode in [GetMode.direct, .cached] {
                 let (answer, bytes) = world.get(
                     key, space, length: range.count, mode: mode, aligned: false
@@ -156,7 +161,9 @@ import Testing
             let source = Piece(region: region, offset: 4096, length: UInt64(length))
             #expect(run(world, .put, key, space, source).status == .stored)
             #expect(world.missed(key, space, revision: 0, length: length) == nil)
-            for (mode, offset) in [(GetMode.direct, 524_288), (.cached, 524_288), (.direct, 524_291)] {
+            for (mode, offset) in [
+                (GetMode.direct, 524_288), (.cached, 524_288), (.direct, 524_291),
+            ] {
                 memory.fill(offset: 524_288, [UInt8](repeating: 0xEE, count: 70_000))
                 let target = Piece(region: region, offset: UInt64(offset), length: UInt64(length))
                 let answer = run(world, .get, key, space, target) { $0.mode = mode }

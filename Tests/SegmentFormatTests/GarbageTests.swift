@@ -214,7 +214,7 @@ import Testing
         (20, (64 << 20) + 1, 4), (20, 0xFFFF_FFFF, 4), (24, 0, 4), (24, 1, 4), (36, 4096, 2),
         (36, 65535, 2), (40, 0, 2), (40, 513, 2), (40, 65535, 2), (42, 513, 2), (42, 65535, 2),
         (44, 1, 1),
-    ]) func impossibleRecordFields(at: Int, value: UInt64, bytes: Int) throws {
+    ] as [(at: Int, value: UInt64, bytes: Int)]) func impossibleRecordFields(at: Int, value: UInt64, bytes: Int) throws {
         var numbers = Numbers(63)
         let page = Buffer()
         let place = Place(context: numbers.context(), page: 7)
