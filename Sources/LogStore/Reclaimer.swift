@@ -152,6 +152,13 @@ extension LogStore {
             sealWhatHoldsRecords(device, segment)
             wantReclaim = false
             startVictim(device, segment)
+        } else if wantReclaim && configuration.mode == .cache {
+            // The index is full of what lies in open segments: they take their turn early.
+            for stream in streams.indices
+            where !streams[stream].isRecords && streams[stream].device == device
+                && streams[stream].segment != nil && streams[stream].groupsInFlight == 0
+                && streams[stream].waiting < 0 && footerPool.freeCount > 0
+            { closeSegment(stream) }
         }
     }
 
@@ -578,7 +585,7 @@ extension LogStore {
         segments[reclaimers[device].segment].state = .sealed
     }
 
-    private func flushCovers(_ segment: UInt32) -> Bool {
+    func flushCovers(_ segment: UInt32) -> Bool {
         flush.isRunning && flush.running.contains(segment)
     }
 
