@@ -7,8 +7,8 @@ import BlockIO
 import SegmentFormat
 
 package struct PinTable {
-    /// Pinned blocks and the monotonic time at which each pin ends.
-    var deadlines: [Fingerprint: UInt64] = [:]
+    /// Pinned blocks: the monotonic time at which each pin ends, and the bytes it was counted with.
+    var held: [Fingerprint: (deadline: UInt64, bytes: UInt64)] = [:]
     var bytes: UInt64 = 0
 }
 
@@ -102,31 +102,26 @@ extension LogStore {
     /// `.done`, `.notFound`, or `.throttled` when pins would hold over a quarter of the capacity.
     package func pin(_ fingerprint: Fingerprint, until deadline: UInt64) -> Status {
         guard let entry = present(fingerprint) else { return .notFound }
-        if pins.deadlines[fingerprint] == nil {
-            guard pins.bytes + UInt64(entry.length) <= manifest.capacityBytes / 4 else {
-                return .throttled
-            }
-            pins.bytes += UInt64(entry.length)
+        let bytes = pins.held[fingerprint]?.bytes ?? UInt64(entry.length)
+        if pins.held[fingerprint] == nil {
+            guard pins.bytes + bytes <= manifest.capacityBytes / 4 else { return .throttled }
+            pins.bytes += bytes
         }
-        pins.deadlines[fingerprint] = deadline
+        pins.held[fingerprint] = (deadline, bytes)
         return .done
     }
 
     package func unpin(_ fingerprint: Fingerprint) { removePin(fingerprint) }
 
     func removePin(_ fingerprint: Fingerprint) {
-        guard pins.deadlines.removeValue(forKey: fingerprint) != nil else { return }
-        let length = index.find(fingerprint).map { UInt64($0.length) } ?? 0
-        pins.bytes -= min(pins.bytes, length)
-        if pins.deadlines.isEmpty { pins.bytes = 0 }
+        guard let pin = pins.held.removeValue(forKey: fingerprint) else { return }
+        pins.bytes -= pin.bytes
     }
 
     /// Whether a block is pinned now; a pin past its time is dropped.
     func isPinned(_ fingerprint: Fingerprint) -> Bool {
-        guard !pins.deadlines.isEmpty, let deadline = pins.deadlines[fingerprint] else {
-            return false
-        }
-        if deadline > clock.monotonic { return true }
+        guard !pins.held.isEmpty, let pin = pins.held[fingerprint] else { return false }
+        if pin.deadline > clock.monotonic { return true }
         removePin(fingerprint)
         return false
     }

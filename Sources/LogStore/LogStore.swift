@@ -102,7 +102,7 @@ package final class LogStore {
     /// In `strict`, what recovery found damaged: the store is to be closed, and takes no writes.
     package internal(set) var recoveryFailure: StoreError?
     private let openedMonotonic: UInt64
-    private let openedWall: UInt32
+    private var openedWall: UInt32
     var pins: PinTable
     /// Keys whose copy on disk left the index because it could not be read: it may be readable once
     /// more at the next opening, so a delete or put of the key tells the log that it is dead.
@@ -426,6 +426,12 @@ package final class LogStore {
         let (sum, overflow) = openedWall.addingReportingOverflow(
             UInt32(truncatingIfNeeded: passed))
         return overflow ? UInt32.max : sum
+    }
+
+    /// Time was this late once: the clock may have been set back since.
+    func noteWall(_ seconds: UInt32) {
+        let now = wallSeconds
+        if seconds > now { openedWall += seconds - now }
     }
 
     /// Whether a caller may start `count` more operations.

@@ -183,6 +183,7 @@ extension LogStore {
                 recovery.covered.insert(entry.segment)
             }
         }
+        if let header = load.candidates[load.chosen].header { noteWall(header.beganWall) }
         recovery.checkpoint = load
         recovery.settledPages = load.table.mapValues { $0.writtenPages }
         if load.table.isEmpty { startReplay(recovery) }

@@ -70,7 +70,7 @@ extension StagedStore {
         if message.byteCount == 0 && message.byteOffset == 0 {
             let count = message.shardCount == 0 ? entry.shardCount : message.shardCount
             guard message.firstShard >= 0, count > 0,
-                message.firstShard + count <= entry.shardCount
+                count <= entry.shardCount, message.firstShard <= entry.shardCount - count
             else { return Selection(firstShard: 0, shards: 0, skip: 0, count: 0) }
             if message.shardCount == 0 && message.firstShard != 0 {
                 return Selection(firstShard: 0, shards: 0, skip: 0, count: 0)

@@ -86,7 +86,8 @@ extension StagedStore {
             return found.shards > 0 ? found : nil
         }
         let count = message.shardCount == 0 ? shards : message.shardCount
-        guard message.firstShard >= 0, count > 0, message.firstShard + count <= shards,
+        guard message.firstShard >= 0, count > 0, count <= shards,
+            message.firstShard <= shards - count,
             message.shardCount != 0 || message.firstShard == 0
         else { return nil }
         var bytes = length

@@ -23,18 +23,17 @@ final class Collector: StoreSink {
 func payload(_ key: String, revision: Int, length: Int) -> [UInt8] {
     var state = UInt64(truncatingIfNeeded: revision &* 1_000_003)
     for byte in key.utf8 { state = (state ^ UInt64(byte)) &* 0x100_0000_01B3 }
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(length + 8)
-    while bytes.count < length {
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        var word = state ^ (state >> 29)
-        for _ in 0..<8 {
-            bytes.append(UInt8(truncatingIfNeeded: word))
-            word >>= 8
+    return [UInt8](unsafeUninitializedCapacity: length + 8) { bytes, count in
+        let memory = UnsafeMutableRawBufferPointer(bytes)
+        var at = 0
+        while at < length {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            let word = state ^ (state >> 29)
+            memory.storeBytes(of: word.littleEndian, toByteOffset: at, as: UInt64.self)
+            at += 8
         }
+        count = length
     }
-    bytes.removeLast(bytes.count - length)
-    return bytes
 }
 
 final class World: Harness {
