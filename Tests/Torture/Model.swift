@@ -9,7 +9,9 @@
 //    acknowledged or seen before, deletes included;
 //  - a key that `must` be there is a hit, unless evicted (bounded by the store's own count of
 //    evictions), its device is away, or faults that touch data were injected;
-//  - over a crash the floor falls to what was durable, over two or more damaging faults to nothing.
+//  - over a crash the floor falls to what was durable; to the acknowledged deletes alone where blocks
+//    were evicted, one damaging fault has struck or a device was away; over two or more damaging
+//    faults (both copies of a tombstone may be hit) to nothing.
 
 import LogStore
 
@@ -167,9 +169,11 @@ struct Model {
         key.deletesInFlight = 0
         key.pinnedUntil = 0
         key.deleteLingers = false
+        // An evicted version may lie in a segment not yet written over, and be found again when a
+        // newer one has been evicted too: of values, the floor holds where nothing was evicted.
         if damage >= 2 {
             key.floor = 0
-        } else if damage == 1 || deviceAway {
+        } else if damage == 1 || deviceAway || evictedBefore > 0 {
             key.floor = key.deletedFloor
         } else {
             key.floor = max(key.deletedFloor, key.durableFloor)

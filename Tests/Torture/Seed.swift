@@ -76,6 +76,7 @@ extension World {
         case .put: put(replace: false)
         case .replace: put(replace: true)
         case .get: get()
+        case .batch: batch()
         case .contains: simple(.contains)
         case .delete: simple(.delete)
         case .touch: simple(.touch)

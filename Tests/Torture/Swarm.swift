@@ -11,6 +11,7 @@ enum Action: Int, CaseIterable {
     case put
     case replace
     case get
+    case batch
     case contains
     case delete
     case touch
@@ -121,7 +122,8 @@ struct Swarm {
 
     private mutating func drawWeights(_ random: inout SimulatedRandom) {
         let base: [Action: Int] = [
-            .put: 300, .replace: 80, .get: 300, .contains: 40, .delete: 60, .touch: 10, .pin: 8,
+            .batch: 8, .put: 300, .replace: 80, .get: 300, .contains: 40, .delete: 60, .touch: 10,
+            .pin: 8,
             .unpin: 4, .flush: 12, .checkpoint: 4, .purge: 1, .cancel: 10, .endLease: 30,
             .pumpSome: 60, .drain: 15, .closeReopen: 2, .crashReopen: 4, .wallJump: 2, .space: 1,
             .detach: devices == 2 ? 3 : 0, .attach: devices == 2 ? 6 : 0,

@@ -144,7 +144,7 @@ extension World: StoreSink {
         case .miss: missed(client, "miss for reason \(answer.reason)", answer.reason)
         case .invalid:
             // A part that the present revision does not have, or a destination too short for it.
-            if client.asked.isWhole && client.room >= swarm.maximumBlock {
+            if client.asked.isWhole && client.room >= swarm.maximumBlock && client.window == nil {
                 fail("invalid: \(describe(client, answer))")
             }
         case .timedOut, .cancelled, .throttled: break
@@ -241,7 +241,7 @@ extension World: StoreSink {
         guard Int(answer.delivered) == range.count, range.count <= client.room else { return false }
         return Payload.matches(
             revision.seed, from: range.lowerBound, range.count,
-            UnsafeRawPointer(client.memory + client.start))
+            UnsafeRawPointer(client.window ?? client.memory + client.start))
     }
 
     func askedRange(_ client: Client, _ revision: Revision) -> Range<Int> {

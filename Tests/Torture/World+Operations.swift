@@ -148,7 +148,11 @@ extension World {
             let seconds = own == 0 ? general : general == 0 ? own : min(own, general)
             revision.expires.seconds = seconds
         }
-        if model.namespaces[client.space].keys[client.key].writesInFlight == 0 {
+        let watched = clients.contains {
+            ($0.state == .waiting || $0.state == .releasing) && $0.space == client.space
+                && $0.key == client.key
+        }
+        if !watched {
             model.prune(client.space, client.key)
         }
         client.revision = model.addRevision(client.space, client.key, revision)
@@ -216,6 +220,44 @@ extension World {
             bytes, offset: unaligned ? 1 + random.below(4000) : 0,
             into: random.chance(0.3) ? 1 + random.below(3) : 1, pages: random.chance(0.7))
         client.raiseGuards(bytes)
+    }
+
+    /// Neighbours: fresh blocks put together, then got together into adjacent memory, so that the
+    /// log may join the reads.
+    func batch() {
+        let space = random.below(model.namespaces.count)
+        let count = min(6, model.namespaces[space].keys.count, swarm.concurrency)
+        let pages = max(1, min(4, swarm.maximumBlock / 4096))
+        guard count > 1, swarm.maximumBlock >= 4096, !model.namespaces[space].aligned else {
+            return
+        }
+        let length = pages * 4096
+        for key in 0..<count {
+            guard let client = begin(.put, space, key) else { return }
+            let revision = makeRevision(space, key, length: length, shards: 1)
+            preparePut(client, revision, replace: true)
+            finishPut(client, revision)
+        }
+        drain()
+        endLeases()
+        guard failure == nil, free.count >= count else { return }
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: count * length, alignment: 4096)
+        for key in 0..<count {
+            guard let client = begin(.get, space, key) else { break }
+            client.window = memory + key * length
+            client.start = 4096
+            client.raiseGuards(0)
+            client.room = length
+            client.pieces[0] = Piece(
+                region: .process, offset: UInt64(UInt(bitPattern: memory + key * length)),
+                length: UInt64(length))
+            client.operation.pieces = UnsafePointer(client.pieces)
+            client.operation.pieceCount = 1
+            submit(client)
+        }
+        drain()
+        // A crash boundary may have left reads under way: their memory stays.
+        if outstanding == 0 { memory.deallocate() }
     }
 
     // MARK: Others
