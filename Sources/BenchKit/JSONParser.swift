@@ -100,7 +100,8 @@ private struct JSONParser {
             case UInt8(ascii: "r"): text.append(0x0D)
             case UInt8(ascii: "u"):
                 guard at + 4 <= bytes.count,
-                    let code = UInt32(String(decoding: bytes[at..<at + 4], as: UTF8.self), radix: 16),
+                    let code = UInt32(
+                        String(decoding: bytes[at..<at + 4], as: UTF8.self), radix: 16),
                     let scalar = Unicode.Scalar(code)
                 else { return nil }
                 at += 4

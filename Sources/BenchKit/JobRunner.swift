@@ -1,5 +1,5 @@
-// JobRunner: runs one job description: lays out what is to be read, starts a thread a job, lets them
-// begin together, watches them, and hands back a result each.
+// JobRunner: runs one job description: lays out what is to be read, starts a thread a job, lets
+// them begin together, watches them, and hands back a result each.
 
 import Glibc
 import Synchronization

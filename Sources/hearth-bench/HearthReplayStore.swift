@@ -1,5 +1,5 @@
-// HearthReplayStore: the store under a replay. `--dram` is exactly the slabs, which hold read copies
-// and what is just being put (inclusive staging); the group buffers that gather writes come on top.
+// HearthReplayStore: the store under a replay. `--dram` is exactly the slabs, which hold read
+// copies and what is just being put (inclusive staging); the group buffers that gather writes come on top.
 // `--capacity` is value bytes; everything else comes on top and is told in the footprint.
 //
 // One thread uses it, and every call waits for all it started; so between calls nothing moves, and
@@ -155,7 +155,9 @@ final class HearthReplayStore: ReplayStore {
         let lease = completion.answer.lease
         guard lease >= 0 else {
             let count = min(blockBytes, Int(completion.answer.delivered))
-            check(place, UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer(slot))[..<count]))
+            check(
+                place,
+                UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer(slot))[..<count]))
             return
         }
         if let bytes = kv.leased(completion) {

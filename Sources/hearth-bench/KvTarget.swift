@@ -132,8 +132,10 @@ final class KvTarget: BenchTarget {
         return kv
     }
 
+    /// Without a ramp, what `prepare` noted stands: other jobs may be under way by now.
     func resetStatistics() {
-        guard let kv = state.withLock({ $0.kv }) else { return }
+        let (held, ramp) = state.withLock { ($0.kv, $0.options.rampTime) }
+        guard let kv = held, ramp > 0 else { return }
         try? snapshot(kv)
     }
 
@@ -163,10 +165,16 @@ final class KvTarget: BenchTarget {
             return .object([
                 ("kv_mode", .text(state.options.readMode.rawValue)),
                 ("per_job", .object(counts)),
-                ("write_amplification", .number(
-                    admitted == 0 ? 0 : Double(written) / Double(admitted))),
-                ("check_failures", .unsigned(
-                    now.trouble.checkFailures - before.trouble.checkFailures)),
+                (
+                    "write_amplification",
+                    .number(
+                        admitted == 0 ? 0 : Double(written) / Double(admitted))
+                ),
+                (
+                    "check_failures",
+                    .unsigned(
+                        now.trouble.checkFailures - before.trouble.checkFailures)
+                ),
                 ("owner_cpu_seconds", .number(seconds)),
                 ("owner_cpu_seconds_per_gib", .number(gib > 0 ? seconds / gib : 0)),
                 ("capacity_bytes", .unsigned(kv.configuration.capacityBytes)),

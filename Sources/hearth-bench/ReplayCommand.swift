@@ -9,12 +9,13 @@ struct ReplayCommand: ParsableCommand {
         commandName: "hearth-bench replay",
         abstract: "Plays a block trace against the store and checks every byte of every hit.",
         discussion: """
-            Without --trace, a multi-turn chat workload is generated. Traces are JSON lines, gzipped \
-            or not, in the compact form {"t","in","out","s","h":[[first,length],..]} or Mooncake's \
-            {"timestamp","input_length","output_length","hash_ids"}. A share (N%) is of the bytes of \
-            the trace's unique blocks. Partial tails are treated as full blocks.
+            Without --trace, a multi-turn chat workload is generated. Traces are JSON lines, \
+            gzipped or not, in the compact form {"t","in","out","s","h":[[first,length],..]} or \
+            Mooncake's {"timestamp","input_length","output_length","hash_ids"}. A share (N%) is \
+            of the bytes of the trace's unique blocks. Partial tails are treated as full blocks.
 
-            Exit status: 0 done, 1 an error or a wrong byte, 2 a wrong command line, 130 interrupted.
+            Exit status: 0 done, 1 an error or a wrong byte, 2 a wrong command line, 130 \
+            interrupted.
             """,
         version: FioReport.fioVersion)
 

@@ -20,14 +20,28 @@ enum RowCommand {
     static var rows: [Row] {
         [
             Row(name: "raw", options: RawRow.options, run: attempt(RawRow.plan, RawRow.measure)),
-            Row(name: "ring", options: RingRow.options, run: attempt(RingRow.plan, RingRow.measure)),
+            Row(
+                name: "ring", options: RingRow.options,
+                run: attempt(RingRow.plan, RingRow.measure)),
             Row(name: "cpu", options: CPURow.options, run: attempt(CPURow.plan, CPURow.measure)),
-            Row(name: "layers", options: LayersRow.options, run: attempt(LayersRow.plan, LayersRow.measure)),
-            Row(name: "contains", options: ContainsRow.options, run: attempt(ContainsRow.plan, ContainsRow.measure)),
-            Row(name: "index-memory", options: IndexRow.options, run: attempt(IndexRow.plan, IndexRow.measure)),
-            Row(name: "memory", options: MemoryRow.options, run: attempt(MemoryRow.plan, MemoryRow.measure)),
-            Row(name: "open", options: OpenRow.options, run: attempt(OpenRow.plan, OpenRow.measure)),
-            Row(name: "allocations", options: AllocationsRow.options, run: attempt(AllocationsRow.plan, AllocationsRow.measure)),
+            Row(
+                name: "layers", options: LayersRow.options,
+                run: attempt(LayersRow.plan, LayersRow.measure)),
+            Row(
+                name: "contains", options: ContainsRow.options,
+                run: attempt(ContainsRow.plan, ContainsRow.measure)),
+            Row(
+                name: "index-memory", options: IndexRow.options,
+                run: attempt(IndexRow.plan, IndexRow.measure)),
+            Row(
+                name: "memory", options: MemoryRow.options,
+                run: attempt(MemoryRow.plan, MemoryRow.measure)),
+            Row(
+                name: "open", options: OpenRow.options,
+                run: attempt(OpenRow.plan, OpenRow.measure)),
+            Row(
+                name: "allocations", options: AllocationsRow.options,
+                run: attempt(AllocationsRow.plan, AllocationsRow.measure)),
         ]
     }
 

@@ -169,7 +169,8 @@ struct ProcessMemory {
         defer { fclose(file) }
         var line = [CChar](repeating: 0, count: 256)
         while fgets(&line, 256, file) != nil {
-            let text = String(decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+            let text = String(
+                decoding: line.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
             let words = text.split(whereSeparator: { $0 == " " || $0 == "\t" || $0 == "\n" })
             guard words.count >= 2, let kibibytes = UInt64(words[1]) else { continue }
             switch words[0] {

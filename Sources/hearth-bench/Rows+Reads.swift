@@ -1,4 +1,5 @@
-// Rows about reading: the raw loop, the owner thread alone, processor time side by side, and layers.
+// Rows about reading: the raw loop, the owner thread alone, processor time side by side,
+// and layers.
 
 import BenchKit
 import BlockIO

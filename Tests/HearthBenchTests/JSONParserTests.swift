@@ -15,10 +15,13 @@ struct JSONParserTests {
         #expect(JSONValue(parsing: tree.description) == tree)
     }
 
-    @Test("What is no JSON is nil", arguments: [
-        "", "{", "[1,]", "{\"a\"}", "{\"a\":1}x", "tru", "\"open", "{1:2}", "\"\\u12\"", "-", "[1 2]",
-        String(repeating: "[", count: 10_000),
-    ])
+    @Test(
+        "What is no JSON is nil",
+        arguments: [
+            "", "{", "[1,]", "{\"a\"}", "{\"a\":1}x", "tru", "\"open", "{1:2}", "\"\\u12\"", "-",
+            "[1 2]",
+            String(repeating: "[", count: 10_000),
+        ])
     func refuses(text: String) { #expect(JSONValue(parsing: text) == nil) }
 
     @Test("The interval holds the median and narrows with the spread")

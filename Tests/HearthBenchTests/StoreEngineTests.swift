@@ -42,9 +42,11 @@ struct StoreReplayTests {
         return made
     }
 
-    @Test("Every hit is right, and DRAM serves exactly what LRU would", arguments: [
-        ReadMode.lease, .cached,
-    ])
+    @Test(
+        "Every hit is right, and DRAM serves exactly what LRU would",
+        arguments: [
+            ReadMode.lease, .cached,
+        ])
     func matchesModel(mode: ReadMode) throws {
         let scratch = try Scratch()
         let slabs = 200
@@ -100,7 +102,8 @@ struct StoreReplayTests {
         #expect(filled == 100)
         #expect(store.deviceBytesWritten - before >= UInt64(100 * Self.blockBytes))
         #expect(store.footprint.count >= 2)
-        #expect(store.statistics["puts"]?["admittedBytes"] == .unsigned(UInt64(100 * Self.blockBytes)))
+        #expect(
+            store.statistics["puts"]?["admittedBytes"] == .unsigned(UInt64(100 * Self.blockBytes)))
         try store.close()
     }
 }

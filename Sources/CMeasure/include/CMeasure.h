@@ -1,6 +1,6 @@
-// CMeasure: what hearth-bench has to count inside itself: calls of the allocator, and the time spent
-// in the value checksum. Linked into the benchmark only, where its definitions stand in for those of
-// the C library and of ISA-L and hand on to them.
+// CMeasure: what hearth-bench has to count inside itself: calls of the allocator, and the time
+// spent in the value checksum. Linked into the benchmark only, where its definitions stand in for
+// those of the C library and of ISA-L and hand on to them.
 #ifndef HEARTH_CMEASURE_H
 #define HEARTH_CMEASURE_H
 #include <features.h>
