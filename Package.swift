@@ -51,7 +51,8 @@ let package = Package(
             ],
             path: "Tests/Torture", swiftSettings: strict),
         .testTarget(
-            name: "SegmentFormatTests", dependencies: ["SegmentFormat"], swiftSettings: strict),
+            name: "SegmentFormatTests", dependencies: ["SegmentFormat"], exclude: ["Golden"],
+            swiftSettings: strict),
         .testTarget(name: "BlockIOTests", dependencies: ["BlockIO"], swiftSettings: strict),
         .testTarget(
             name: "SimulatedDiskTests", dependencies: ["SimulatedDisk", "BlockIO"],

@@ -5,6 +5,10 @@ package struct Interval: Equatable, Sendable {
     package var median: Double
     package var low: Double
     package var high: Double
+
+    package init(median: Double, low: Double, high: Double) {
+        (self.median, self.low, self.high) = (median, low, high)
+    }
 }
 
 package enum Bootstrap {

@@ -150,7 +150,11 @@ extension LogStore {
             entry.minValueVersion = state.pointee.minValueVersion
             entry.metaPages = state.pointee.metaPages
             // A sealed segment whose groups or footer are still being written is replayed.
-            if state.pointee.groupsInFlight > 0 || entry.writtenPages < state.pointee.writtenPages {
+            // What is still being written or flushed is replayed: its effects on the index (a
+            // deletion, a replacement) may come after the dump has passed.
+            if state.pointee.groupsInFlight > 0 || state.pointee.needsFlush || flushCovers(id)
+                || entry.writtenPages < state.pointee.writtenPages
+            {
                 entry.state = SegmentState.open.rawValue
             }
             table.append(entry)

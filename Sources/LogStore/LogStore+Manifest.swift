@@ -247,7 +247,10 @@ extension LogStore {
         if sweeper.bucket >= index.bucketCount {
             sweeper.bucket = 0
             // Its number may not go to another while anybody still means this one by it.
-            if isUsed(slot) || delegate?.holds(namespaceSlot: slot) == true { return }
+            if isUsed(slot) || delegate?.holds(namespaceSlot: slot) == true {
+                sweepOwner = nil
+                return
+            }
             sweeper.slots.removeFirst()
             namespaces.release(slot)
             sweepOwner = nil

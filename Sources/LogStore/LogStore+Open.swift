@@ -352,6 +352,9 @@ struct Opener {
             } else if member.failure != nil, let only = solitaryAbsent(devices, members) {
                 index = only
                 damage.manifestCopies += 1
+            } else if member.manifest == nil, let own = unclaimedPlace(member, devices, members) {
+                // The first opening was cut short before this one had its manifest.
+                index = own
             }
             // Of a member that the store was opened without, tombstones tell what was deleted since.
             // What was put anew and evicted again they do not: in cache mode it starts empty.
@@ -396,6 +399,19 @@ struct Opener {
             driver: driver, clock: clock, configuration: configuration, manifest: manifest,
             devices: devices, segments: segments, namespaces: NamespaceTable(manifest.namespaces),
             readOnly: manifest.readOnlyFormat, created: created, damage: damage)
+    }
+
+    /// The place of an empty directory in the configuration, if a member of that number is known and
+    /// no other directory claims it.
+    private func unclaimedPlace(
+        _ member: Member, _ devices: [Device], _ members: [Member]
+    ) -> Int? {
+        guard let place = configuration.directories.firstIndex(of: member.path),
+            place < devices.count, devices[place].state == .absent,
+            !member.names.contains(where: { StoreFiles.segmentNumber($0) != nil }),
+            !members.contains(where: { $0.manifest.map { Int($0.thisDevice) } == place })
+        else { return nil }
+        return place
     }
 
     /// The one member that no manifest claims, when there is exactly one.

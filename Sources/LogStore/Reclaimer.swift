@@ -152,25 +152,34 @@ extension LogStore {
             sealWhatHoldsRecords(device, segment)
             wantReclaim = false
             startVictim(device, segment)
+        } else if wantReclaim && configuration.mode == .cache {
+            // The index is full of what lies in open segments: they take their turn early.
+            for stream in streams.indices
+            where !streams[stream].isRecords && streams[stream].device == device
+                && streams[stream].segment != nil && streams[stream].groupsInFlight == 0
+                && streams[stream].waiting < 0 && footerPool.freeCount > 0
+            { closeSegment(stream) }
         }
     }
 
-    /// Pages left in a record stream's open segment.
-    private func recordRoom(_ kind: StreamKind, _ device: Int) -> UInt32 {
+    /// Whether a record stream's open segment takes this many more pages of records.
+    private func hasRecordRoom(_ kind: StreamKind, _ device: Int, _ pages: UInt32) -> Bool {
         for stream in streams.indices
         where streams[stream].kind == kind && streams[stream].device == device
             && streams[stream].segment != nil
-        { return room(stream, descriptors: 1) }
-        return 0
+        { return room(stream, descriptors: Int(pages)) >= 2 * pages }
+        return false
     }
 
     /// Whether there are segments for both copies of what a segment of records may hold.
     func canCarry(_ segment: Segment) -> Bool {
         let first = writableDevice(after: -1)
         let second = writableDevice(after: first)
-        // Seven records of the longest keys fill a page; carried on they lie close together.
-        let pages = segment.recordCount / 7 + 64
-        if recordRoom(.recordsA, first) >= pages && recordRoom(.recordsB, second) >= pages {
+        // Carried on, records take no more pages than in the footer (or seven of the longest a page),
+        // and as many of the new footer.
+        let pages =
+            segment.footerPages > 0 ? segment.footerPages + 2 : segment.recordCount / 7 + 2
+        if hasRecordRoom(.recordsA, first, pages) && hasRecordRoom(.recordsB, second, pages) {
             return true
         }
         if first == second { return reclaimers[first].clean.count >= 2 }
@@ -578,7 +587,7 @@ extension LogStore {
         segments[reclaimers[device].segment].state = .sealed
     }
 
-    private func flushCovers(_ segment: UInt32) -> Bool {
+    func flushCovers(_ segment: UInt32) -> Bool {
         flush.isRunning && flush.running.contains(segment)
     }
 

@@ -240,6 +240,8 @@ extension LogStore {
                 base + CheckpointChunk.payloadOffset + number * BlockIndex.recordBytes
             guard let (fingerprint, entry) = BlockIndex.decode(record: record),
                 load.table[entry.place.segment] != nil,
+                entry.place.page > 0,
+                UInt64(entry.place.page) + UInt64(accountedPages(entry)) < UInt64(segmentPages),
                 namespaces.isLive(entry.namespaceSlot),
                 fullVersion(entry) > namespaces.createdVersion(entry.namespaceSlot),
                 index.find(fingerprint) != entry

@@ -463,7 +463,9 @@ extension LogStore {
                 && ($0.device == device || $0.isRecords)
         }
         guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
-            state.pointee.state == .sealed, devices[device].takesWrites, let kind, !taken
+            state.pointee.state == .sealed, devices[device].takesWrites,
+            // Room for the footer, or it stays as it is.
+            Int(scan.groupsEnd) + footer.pageCount + 2 < Int(segmentPages), let kind, !taken
         else {
             recovery.workers[number].footerChunk.withChunk { footerPool.give($0) }
             return

@@ -20,7 +20,7 @@ enum ImportRules {
         "BenchKit": ["BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
         "hearth-bench": [
             "Hearth", "BenchKit", "Staging", "LogStore", "BlockIO", "SegmentFormat", "CPlatform",
-            "ArgumentParser",
+            "ArgumentParser", "CMeasure", "Dispatch",
         ],
     ]
 

@@ -188,12 +188,24 @@ import Testing
         }
     }
 
-    /// Fields that a scan goes by must hold before it goes by them.
-    @Test(arguments: [
-        (at: 32, value: UInt64(8), bytes: 4), (36, 6, 4), (36, 0xFFFF_FFFF, 4), (40, 0, 4),
+    /// Offset, value, bytes.
+    private static let pageFields: [(Int, UInt64, Int)] = [
+        (32, 8, 4), (36, 6, 4), (36, 0xFFFF_FFFF, 4), (40, 0, 4),
         (44, 1, 2), (44, 65535, 2), (46, 0, 2), (48, 0, 2), (48, 65535, 2), (50, 63, 2),
         (50, 4096, 2), (50, 4097, 2), (50, 65535, 2), (6, 0, 1), (6, 3, 1),
-    ]) func impossiblePageFields(at: Int, value: UInt64, bytes: Int) {
+    ]
+
+    /// Offset, value, bytes.
+    private static let recordFields: [(Int, UInt64, Int)] = [
+        (0, 0, 8), (0, 1 << 63, 8), (0, UInt64.max, 8), (20, 0, 4),
+        (20, (64 << 20) + 1, 4), (20, 0xFFFF_FFFF, 4), (24, 0, 4), (24, 1, 4), (36, 4096, 2),
+        (36, 65535, 2), (40, 0, 2), (40, 513, 2), (40, 65535, 2), (42, 513, 2), (42, 65535, 2),
+        (44, 1, 1),
+    ]
+
+    /// Fields that a scan goes by must hold before it goes by them.
+    @Test(arguments: Self.pageFields) func impossiblePageFields(at: Int, value: UInt64, bytes: Int)
+    {
         var numbers = Numbers(62)
         let page = Buffer()
         let place = Place(context: numbers.context(), page: 7)
@@ -209,12 +221,9 @@ import Testing
     }
 
     /// A record's fields that no block can have, each in a page that verifies.
-    @Test(arguments: [
-        (at: 0, value: UInt64(0), bytes: 8), (0, 1 << 63, 8), (0, UInt64.max, 8), (20, 0, 4),
-        (20, (64 << 20) + 1, 4), (20, 0xFFFF_FFFF, 4), (24, 0, 4), (24, 1, 4), (36, 4096, 2),
-        (36, 65535, 2), (40, 0, 2), (40, 513, 2), (40, 65535, 2), (42, 513, 2), (42, 65535, 2),
-        (44, 1, 1),
-    ]) func impossibleRecordFields(at: Int, value: UInt64, bytes: Int) throws {
+    @Test(arguments: Self.recordFields) func impossibleRecordFields(
+        at: Int, value: UInt64, bytes: Int
+    ) throws {
         var numbers = Numbers(63)
         let page = Buffer()
         let place = Place(context: numbers.context(), page: 7)

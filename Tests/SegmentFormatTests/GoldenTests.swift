@@ -21,10 +21,12 @@ import Testing
         return folder + "/Golden/" + name + ".bin"
     }
 
-    private static func read(_ name: String) -> [UInt8]? {
-        guard let file = fopen(path(name), "rb") else { return nil }
+    private static func read(_ name: String) -> [UInt8]? { contents(path(name)) }
+
+    private static func contents(_ path: String) -> [UInt8]? {
+        guard let file = fopen(path, "rb") else { return nil }
         defer { fclose(file) }
-        var made = [UInt8](repeating: 0, count: 1 << 16)
+        var made = [UInt8](repeating: 0, count: 1 << 17)
         let count = fread(&made, 1, made.count, file)
         return Array(made[..<count])
     }
@@ -270,5 +272,27 @@ import Testing
             try CheckpointChunk.open(
                 read.raw, secret: Self.secret, store: Self.store, sequence: 3, index: 0) == 2)
         #expect(Array(read.raw[64..<144]) == Array(0..<80))
+    }
+
+    /// The dumps in docs/FORMAT.md are those of the files.
+    @Test(arguments: ["header", "trailer", "descriptor", "manifest", "checkpoint", "chunk"])
+    func theDocumentShowsTheFile(name: String) throws {
+        let here = #filePath
+        let root = here[..<(here.firstRange(of: "/Tests/")?.lowerBound ?? here.endIndex)]
+        let text = try #require(Self.contents(root + "/docs/FORMAT.md"))
+        let lines = Set(text.split(separator: 10).map { String(decoding: $0, as: UTF8.self) })
+        let golden = try #require(Self.read(name))
+        var shown = 0
+        for at in stride(from: 0, to: golden.count, by: 16) {
+            let row = golden[at..<min(at + 16, golden.count)]
+            if row.allSatisfy({ $0 == 0 }) { continue }
+            var columns = row.map { hex([$0]) }
+            if columns.count > 8 { columns.insert("", at: 8) }
+            let offset = hex([24, 16, 8, 0].map { UInt8(truncatingIfNeeded: at >> $0) })
+            let wanted = offset + "  " + columns.joined(separator: " ")
+            #expect(lines.contains { $0.hasPrefix(wanted) }, "\(name): \(wanted)")
+            shown += 1
+        }
+        #expect(shown > 4)
     }
 }
