@@ -332,6 +332,8 @@ extension World: StoreSink {
         guard client.deletesAt + 1 == key.deletesBegun, damage + errors == 0, !hardship else {
             return
         }
+        // Its volatile block was lost meanwhile, and the loss was told.
+        if key.floor < client.floorAt { return }
         model.missed += 1
         let evicted = model.evictedBefore + (store?.log.statistics.evictedBlocks ?? 0)
         if UInt64(model.missed) > evicted {
