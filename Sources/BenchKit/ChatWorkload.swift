@@ -1,7 +1,8 @@
 // ChatWorkload: requests of a multi-turn chat service, made from a seed. Its statistics were fitted
 // to the conversation trace (12,031 requests in 59 minutes): how long first prompts are, what a
 // further turn adds, how likely a session goes on, how long people think, one system prompt that
-// all sessions share, and arrivals of 2.1 sessions a second. The same options give the same requests.
+// all sessions share, and arrivals of 2.1 sessions a second. The same options give the same
+// requests.
 
 import Glibc
 

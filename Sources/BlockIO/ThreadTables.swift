@@ -2,7 +2,8 @@
 //
 // A worker takes one piece of the oldest submitted request at a time, so a large request is moved
 // by several workers at once. A request ends when no piece of it is being moved and either all of
-// it was taken or it failed. Every variable is read and written under the mutex only. Workers hold the tables, never the driver; the driver joins them before it goes.
+// it was taken or it failed. Every variable is read and written under the mutex only. Workers hold
+// the tables, never the driver; the driver joins them before it goes.
 
 import CPlatform
 import Glibc

@@ -48,8 +48,8 @@ package final class UringDriver: BlockDriver {
         let tables = UringTables(depth: depth)
         let ring: UringRing
         do throws(IOError) {
-            // Every transfer, a cancellation of each, and the wake poll: the completion queue, twice
-            // this size, holds them all.
+            // Every transfer, a cancellation of each, and the wake poll: the completion queue,
+            // twice this size, holds them all.
             ring = try UringRing(entries: tables.transferCapacity + 1, from: options.setup)
         } catch {
             tables.deallocate()

@@ -1,5 +1,5 @@
-// CompletionTarget: where the owner thread puts answers. It is told each one as it comes and, once a
-// turn of the owner's loop, to publish what has gathered, so that a reader is woken at most once.
+// CompletionTarget: where the owner thread puts answers. It is told each one as it comes and, once
+// a turn of the owner's loop, to publish what has gathered, so that a reader is woken at most once.
 
 import BlockIO
 import Staging

@@ -1,5 +1,5 @@
-// Lease: a read-only view of a block as it lies in the DRAM tier, without a copy. The block's memory
-// stays as it is until the lease ends, with the value's life; so hold it briefly: all leases
+// Lease: a read-only view of a block as it lies in the DRAM tier, without a copy. The block's
+// memory stays as it is until the lease ends, with the value's life; so hold it briefly: all leases
 // together hold at most a quarter of the slabs.
 
 import LogStore

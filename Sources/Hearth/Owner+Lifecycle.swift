@@ -1,5 +1,6 @@
 // The beginning and the end of an owner thread: open, waiting for recovery, close. Closing refuses
-// new operations, lets those under way end, flushes, makes a checkpoint, and only then closes files.
+// new operations, lets those under way end, flushes, makes a checkpoint, and only then closes
+// files.
 
 import BlockIO
 import Glibc

@@ -1,8 +1,8 @@
 // Checkpointer: dumps the index to one of two files, in turn, while the store is busy. The dump is
 // fuzzy: its header says in which life each segment was, and how far it was written, before the
-// first entry was copied. At open an entry holds if its segment is still in that life; segments open
-// then, or begun since, are replayed, so that whatever happened during or after the dump is met
-// again in the log.
+// first entry was copied. At open an entry holds if its segment is still in that life; segments
+// open then, or begun since, are replayed, so that whatever happened during or after the dump is
+// met again in the log.
 //
 // The file: header page, segment table, chunks of entries, and last the end page at its own fixed
 // place, written after everything else is flushed: only a dump with a matching end counts.
@@ -175,8 +175,8 @@ extension LogStore {
                     length: UInt64(bytes))))
     }
 
-    /// Pages of a segment whose blocks, if they are alive, are in the index: what lies behind is met
-    /// again by the replay. A replace waits for its flush before it is published.
+    /// Pages of a segment whose blocks, if they are alive, are in the index: what lies behind is
+    /// met again by the replay. A replace waits for its flush before it is published.
     private func settledPages(_ segment: UInt32) -> UInt32 {
         var pages = completedPages(segment)
         for index in 0..<operations.capacity {

@@ -50,8 +50,8 @@ package struct Device {
 
     static let goneErrors: [Int32] = [6, 19, 108, 116]  // ENXIO, ENODEV, ESHUTDOWN, ESTALE
 
-    /// Notes a failed I/O. A device that is gone, or fails again and again, is out; one segment alone
-    /// (its file cut short, say) does not take the device with it.
+    /// Notes a failed I/O. A device that is gone, or fails again and again, is out; one segment
+    /// alone (its file cut short, say) does not take the device with it.
     mutating func failed(errno: Int32, segment: UInt32? = nil) {
         errors += 1
         if let segment, segment == erringSegment {

@@ -1,7 +1,7 @@
-// Carrying on: what a victim holds and must outlive it. Tombstones and supersedes that an older value
-// somewhere could still need are written anew to two segments; pinned blocks are read, checked and
-// written into the reinserted stream with version and checksum unchanged. A source is given up only
-// when all of that has been flushed.
+// Carrying on: what a victim holds and must outlive it. Tombstones and supersedes that an older
+// value somewhere could still need are written anew to two segments; pinned blocks are read,
+// checked and written into the reinserted stream with version and checksum unchanged. A source is
+// given up only when all of that has been flushed.
 
 import BlockIO
 import SegmentFormat

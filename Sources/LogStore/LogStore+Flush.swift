@@ -220,8 +220,8 @@ extension LogStore {
         }
     }
 
-    /// A put that was acknowledged from staging, and whose write a failed flush has thrown in doubt,
-    /// is written once more while there is somewhere to write it.
+    /// A put that was acknowledged from staging, and whose write a failed flush has thrown in
+    /// doubt, is written once more while there is somewhere to write it.
     private func rewriteElsewhere(_ operation: Int32) -> Bool {
         let slot = operations.slots + Int(operation)
         guard !slot.pointee.rewritten, !slot.pointee.raising,
@@ -233,7 +233,8 @@ extension LogStore {
         return true
     }
 
-    /// Takes a segment out of writing for this run. What it holds stays readable, each read checked.
+    /// Takes a segment out of writing for this run. What it holds stays readable, each read
+    /// checked.
     func quarantine(_ segment: UInt32) {
         let state = segments.pointer(segment)
         if state.pointee.state == .quarantined { return }

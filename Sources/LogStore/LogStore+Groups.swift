@@ -1,7 +1,7 @@
 // Groups: the way from a stream's queue to the device. Operations are placed into the stream's
 // filling group (copied into its buffer, or noted when their image is written from where it lies);
-// a group is sealed when it is full or when the device has little to do; sealing gives it its place,
-// writes its descriptor pages, and notes its records in the footer kept for the segment.
+// a group is sealed when it is full or when the device has little to do; sealing gives it its
+// place, writes its descriptor pages, and notes its records in the footer kept for the segment.
 
 import BlockIO
 import SegmentFormat

@@ -213,8 +213,9 @@ extension LogStore {
 
     // MARK: Members
 
-    /// Takes a member that is away out of the membership for good: tombstones need no longer be kept
-    /// for it, and should it come back, it starts empty. Outcome `.done`, `.notFound`, `.failed`.
+    /// Takes a member that is away out of the membership for good: tombstones need no longer be
+    /// kept for it, and should it come back, it starts empty. Outcome `.done`, `.notFound`,
+    /// `.failed`.
     package func strike(token: UInt64, device: Int) {
         guard devices.indices.contains(device), !readOnly,
             devices[device].state == .absent || devices[device].state == .out

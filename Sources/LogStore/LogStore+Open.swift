@@ -1,5 +1,5 @@
-// Opening: directories, locks and manifests, synchronously; what the blocks are is then found out by
-// the pumped recovery. Every refusal says what is wrong and what to do, and changes nothing.
+// Opening: directories, locks and manifests, synchronously; what the blocks are is then found out
+// by the pumped recovery. Every refusal says what is wrong and what to do, and changes nothing.
 
 import BlockIO
 import Glibc
@@ -225,7 +225,8 @@ struct Opener {
                         + "open with mode fresh to start empty.")
             }
             let segments = member.names.contains { StoreFiles.segmentNumber($0) != nil }
-            if member.manifest == nil, segments, configuration.openMode != .fresh {
+            let mayJoin = anyManifest && configuration.openMode != .strict
+            if member.manifest == nil, segments, !mayJoin, configuration.openMode != .fresh {
                 throw StoreError(
                     .damaged, operation: "open", subject: member.path,
                     advice: "Segments but no manifest: restore the manifest, or open with mode "
@@ -356,8 +357,9 @@ struct Opener {
                 // The first opening was cut short before this one had its manifest.
                 index = own
             }
-            // Of a member that the store was opened without, tombstones tell what was deleted since.
-            // What was put anew and evicted again they do not: in cache mode it starts empty.
+            // Of a member that the store was opened without, tombstones tell what was deleted
+            // since. What was put anew and evicted again they do not: in cache mode it starts
+            // empty.
             let cache = manifest.mode == StoreMode.cache.rawValue
             let struck =
                 index < devices.count && devices[index].state == .struck || (stale && cache)
@@ -401,14 +403,13 @@ struct Opener {
             readOnly: manifest.readOnlyFormat, created: created, damage: damage)
     }
 
-    /// The place of an empty directory in the configuration, if a member of that number is known and
-    /// no other directory claims it.
+    /// The place of an empty directory in the configuration, if a member of that number is known
+    /// and no other directory claims it.
     private func unclaimedPlace(
         _ member: Member, _ devices: [Device], _ members: [Member]
     ) -> Int? {
         guard let place = configuration.directories.firstIndex(of: member.path),
             place < devices.count, devices[place].state == .absent,
-            !member.names.contains(where: { StoreFiles.segmentNumber($0) != nil }),
             !members.contains(where: { $0.manifest.map { Int($0.thisDevice) } == place })
         else { return nil }
         return place

@@ -1,6 +1,7 @@
 // Reading: a place from the index, one or few requests straight into the destination, and a check
 // of every byte before anybody is told of a hit. What fails its check is read once more (a
-// misdirected or stale read is not the medium's fault), then leaves the index: a miss and a counter.
+// misdirected or stale read is not the medium's fault), then leaves the index: a miss and a
+// counter.
 //
 // Destinations are either whole pages of the stored image (slabs), or the exact bytes of a run of
 // shards, aligned, whose last part of a page comes through a bounce chunk: nothing is ever written
@@ -18,8 +19,8 @@ package struct ReadRequest {
     /// The run of shards to read and check.
     package var firstShard = 0
     package var shards = 1
-    /// The range of the stored image that the destination receives, bytes; page-aligned at both ends
-    /// if `pages`, at its start otherwise.
+    /// The range of the stored image that the destination receives, bytes; page-aligned at both
+    /// ends if `pages`, at its start otherwise.
     package var range: Range<Int>
     package var pages: Bool
     package var pieces: UnsafePointer<Piece>

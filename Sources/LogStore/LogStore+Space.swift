@@ -1,5 +1,5 @@
-// Space: where every byte of the capacity is, and what memory the log takes. The parts add up to the
-// capacity exactly; a test holds that after every kind of operation.
+// Space: where every byte of the capacity is, and what memory the log takes. The parts add up to
+// the capacity exactly; a test holds that after every kind of operation.
 
 import SegmentFormat
 

@@ -166,7 +166,8 @@ package final class LogStore {
         pending.deallocate()
     }
 
-    /// One bounce chunk: the largest shard table (32 KiB) with the page it may start in the middle of.
+    /// One bounce chunk: the largest shard table (32 KiB) with the page it may start in the middle
+    /// of.
     static let bounceBytes = 10 * FormatConstants.pageBytes
 
     // MARK: The pump
@@ -260,8 +261,8 @@ package final class LogStore {
         return Fingerprint(hi: id.hi == 0 ? 1 : id.hi, lo: id.lo)
     }
 
-    /// The whole version of an entry: the smallest one of its segment with these low bits. A segment
-    /// is sealed before its versions could span 2^31.
+    /// The whole version of an entry: the smallest one of its segment with these low bits. A
+    /// segment is sealed before its versions could span 2^31.
     @inline(__always)
     func fullVersion(_ entry: IndexEntry) -> UInt64 {
         Self.fullVersion(low: entry.versionLow, base: segments[entry.place.segment].minVersion)

@@ -1,8 +1,8 @@
-// Reclaimer: one device's supply of clean segments. While some are within capacity but not made yet,
-// it makes them; after that, in cache mode, it empties the oldest sealed segment (plain first in,
-// first out), in store mode one that holds nothing alive. A segment becomes clean in this order:
-// entries leave the index; pinned blocks and the tombstones still needed are written elsewhere and
-// flushed; readers end; a header with a new generation is written and flushed.
+// Reclaimer: one device's supply of clean segments. While some are within capacity but not made
+// yet, it makes them; after that, in cache mode, it empties the oldest sealed segment (plain first
+// in, first out), in store mode one that holds nothing alive. A segment becomes clean in this
+// order: entries leave the index; pinned blocks and the tombstones still needed are written
+// elsewhere and flushed; readers end; a header with a new generation is written and flushed.
 
 import BlockIO
 import SegmentFormat
@@ -103,6 +103,13 @@ extension LogStore {
         return canCreate(device) || victim(device) != nil || mayGainVictim(device)
     }
 
+    /// Whether a stream of the device waits for a segment.
+    private func isShort(_ device: Int) -> Bool {
+        for stream in streams.indices
+        where streams[stream].device == device && streams[stream].waiting >= 0 { return true }
+        return false
+    }
+
     /// Whether an open segment of values could be sealed and become a victim.
     private func canSealForSpace(_ device: Int) -> Bool {
         guard configuration.mode == .cache, footerPool.freeCount > 0 else { return false }
@@ -163,7 +170,7 @@ extension LogStore {
             wantReclaim = false
             startVictim(device, segment)
         } else if configuration.mode == .cache,
-            wantReclaim || reclaimers[device].clean.isEmpty, !mayGainVictim(device)
+            wantReclaim || isShort(device), !mayGainVictim(device)
         {
             // Only open segments hold what could go: they take their turn early.
             for stream in streams.indices
@@ -187,8 +194,8 @@ extension LogStore {
     func canCarry(_ segment: Segment) -> Bool {
         let first = writableDevice(after: -1)
         let second = writableDevice(after: first)
-        // Carried on, records take no more pages than in the footer (or seven of the longest a page),
-        // and as many of the new footer.
+        // Carried on, records take no more pages than in the footer (or seven of the longest a
+        // page), and as many of the new footer.
         let pages =
             segment.footerPages > 0 ? segment.footerPages + 2 : segment.recordCount / 7 + 2
         if hasRecordRoom(.recordsA, first, pages) && hasRecordRoom(.recordsB, second, pages) {
@@ -226,8 +233,10 @@ extension LogStore {
                 continue
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
-            // Records may have to be carried on, which takes segments of its own.
-            if state.pointee.minValueVersion == UInt64.max && !canCarry(state.pointee) {
+            // Records that an old value may still need are carried on, which takes room elsewhere.
+            if state.pointee.minValueVersion == UInt64.max && !canCarry(state.pointee),
+                oldestValue(except: id) < state.pointee.maxVersion
+            {
                 continue
             }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
@@ -355,8 +364,8 @@ extension LogStore {
         }
     }
 
-    /// The lowest version of a value that may lie in a segment other than this one; 0 while a member
-    /// is away, since nobody knows what it holds.
+    /// The lowest version of a value that may lie in a segment other than this one; 0 while a
+    /// member is away, since nobody knows what it holds.
     private func oldestValue(except: UInt32) -> UInt64 {
         if anyMemberAway { return 0 }
         var lowest = UInt64.max

@@ -39,8 +39,8 @@ extension LogStore {
         return readChunks(recovery)
     }
 
-    /// Opens what checkpoint files there are, and reads the two pages of each that tell whether it is
-    /// whole.
+    /// Opens what checkpoint files there are, and reads the two pages of each that tell whether it
+    /// is whole.
     private func lookForCheckpoints(_ recovery: Recovery) {
         var load = CheckpointLoad()
         if configuration.openMode != .fresh {

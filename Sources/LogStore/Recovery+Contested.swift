@@ -1,5 +1,5 @@
-// Contested keys: two values of a key were found, and no supersede record says that the newer one was
-// flushed. The newer one is read and checked; if it is not whole, the older one stays.
+// Contested keys: two values of a key were found, and no supersede record says that the newer one
+// was flushed. The newer one is read and checked; if it is not whole, the older one stays.
 
 import BlockIO
 import SegmentFormat

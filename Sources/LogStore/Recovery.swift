@@ -233,8 +233,8 @@ extension LogStore {
     private func unusable(_ id: UInt32, damaged: Bool) {
         if damaged {
             statistics.recovery.damagedSegments += 1
-            // What could not be read now may be readable at the next opening: until the segment has a
-            // new life, no tombstone goes that may be needed against what lies in it.
+            // What could not be read now may be readable at the next opening: until the segment has
+            // a new life, no tombstone goes that may be needed against what lies in it.
             segments[id].minValueVersion = 0
         }
         segments[id].generation = 0
@@ -425,8 +425,8 @@ extension LogStore {
                 piece: pool.piece(Int32(number), length: Int(wanted.count) * Self.pageBytes)))
     }
 
-    /// A segment without a footer has been gone through. One in which nothing was found, and nothing
-    /// was damaged, is clean: its header is durable and nothing was written under it.
+    /// A segment without a footer has been gone through. One in which nothing was found, and
+    /// nothing was damaged, is clean: its header is durable and nothing was written under it.
     private func scanned(_ recovery: Recovery, _ scan: SegmentScan) {
         let state = segments.pointer(scan.segment)
         statistics.recovery.damagedPages += UInt64(scan.damagedPages + scan.rottenPages)
@@ -438,8 +438,8 @@ extension LogStore {
         }
     }
 
-    /// First page behind everything that may hold a block: a group whose descriptors are damaged may
-    /// still be known to the checkpoint.
+    /// First page behind everything that may hold a block: a group whose descriptors are damaged
+    /// may still be known to the checkpoint.
     private func writtenEnd(_ recovery: Recovery, _ scan: SegmentScan) -> UInt32 {
         max(scan.groupsEnd, recovery.settledPages[scan.segment] ?? 1)
     }
@@ -452,7 +452,8 @@ extension LogStore {
     }
 
     /// A segment that was open, and of which nothing was unreadable, is written on behind the last
-    /// group found: a crash costs no space. One of each kind on a device; the others stay as they are.
+    /// group found: a crash costs no space. One of each kind on a device; the others stay as they
+    /// are.
     private func goOnWriting(_ recovery: Recovery, _ number: Int, _ scan: SegmentScan) {
         let worker = recovery.workers[number]
         let state = segments.pointer(scan.segment)
@@ -465,7 +466,8 @@ extension LogStore {
         guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
             state.pointee.state == .sealed, devices[device].takesWrites,
             // Room for the footer, or it stays as it is.
-            Int(scan.groupsEnd) + footer.pageCount + 2 < Int(segmentPages), let kind, !taken
+            Int(writtenEnd(recovery, scan)) + footer.pageCount + 2 < Int(segmentPages),
+            let kind, !taken
         else {
             recovery.workers[number].footerChunk.withChunk { footerPool.give($0) }
             return
@@ -610,8 +612,8 @@ extension LogStore {
         resumeWaitingToStart()
     }
 
-    /// `strict`: a store with damage is refused. What a crash tore counts as damage too: such a store
-    /// is opened `quiet` once.
+    /// `strict`: a store with damage is refused. What a crash tore counts as damage too: such a
+    /// store is opened `quiet` once.
     private func judgeDamage() {
         let found = statistics.recovery
         var words: [String] = []

@@ -1,8 +1,8 @@
 // SegmentScan: walks the groups of one segment by their descriptor pages, for segments that have no
 // readable footer: open at a crash, or damaged. A page that is no descriptor page of this segment's
 // life is stepped over page by page, so that neither a lost group nor a bad sector hides what lies
-// behind it; a value cannot pass for a descriptor page, since a page's check is keyed by the store's
-// secret, the segment, the generation and the page number.
+// behind it; a value cannot pass for a descriptor page, since a page's check is keyed by the
+// store's secret, the segment, the generation and the page number.
 //
 // It does no I/O: it says which pages it wants, is told that they are in memory, and goes on.
 

@@ -1,8 +1,8 @@
 // SegmentTable: the state of every segment of every device, by 20-bit id (device 5 bits | local
 // number 15 bits). Owner thread only; the index is what other threads read.
 //
-// Invariants: `livePages` is the sum of the accounted pages of the index entries whose place lies in
-// the segment; a segment with readers is not recycled; a generation is durable in the segment's
+// Invariants: `livePages` is the sum of the accounted pages of the index entries whose place lies
+// in the segment; a segment with readers is not recycled; a generation is durable in the segment's
 // header before anything is written under it.
 
 package enum SegmentState: UInt8, Sendable {

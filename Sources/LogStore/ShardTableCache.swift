@@ -67,7 +67,8 @@ final class ShardTableCache {
         return nil
     }
 
-    /// A place for the entry's table, whose memory the caller fills; nil when every way is retained.
+    /// A place for the entry's table, whose memory the caller fills; nil when every way is
+    /// retained.
     func insert(_ fingerprint: Fingerprint, _ entry: IndexEntry) -> Int32? {
         if let present = find(fingerprint, entry) { return present }
         let first = firstWay(fingerprint, small: 8 * entry.shardCount <= Self.smallBytes)

@@ -1,6 +1,6 @@
 // Descriptor: what the log says of one block: 64 bytes, then its key, then its parent's key, padded
-// to 8. A record without a value is a tombstone (the key was deleted at this version) or a supersede
-// (versions of the key below this one are dead).
+// to 8. A record without a value is a tombstone (the key was deleted at this version) or a
+// supersede (versions of the key below this one are dead).
 
 package struct DescriptorFlags: OptionSet, Sendable {
     package let rawValue: UInt16

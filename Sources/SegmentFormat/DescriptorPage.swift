@@ -1,6 +1,6 @@
 // DescriptorPage: 4 KiB of descriptors, written once, checked as a whole. The same page serves in
-// front of a group and in a segment's footer. Records never span pages, so that each page stands for
-// itself: a damaged one costs its records and nothing else.
+// front of a group and in a segment's footer. Records never span pages, so that each page stands
+// for itself: a damaged one costs its records and nothing else.
 
 package enum DescriptorPageKind: UInt8, Sendable {
     case group = 1

@@ -1,5 +1,6 @@
 // NamespaceRecord: one namespace in the manifest: what it is for (its fields), the fingerprint made
-// of them, and the instance that separates its keys from those of every other, purged ones included.
+// of them, and the instance that separates its keys from those of every other, purged ones
+// included.
 
 package struct NamespaceRecord: Sendable {
     package static let live: UInt8 = 0

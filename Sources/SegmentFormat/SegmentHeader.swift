@@ -1,6 +1,6 @@
 // SegmentHeader: says which life (generation) a segment is in. It is written to the segment's first
-// page and again to its last, and flushed, before anything else is written in that life; the copy on
-// the last page stays until the trailer replaces it when the segment is sealed.
+// page and again to its last, and flushed, before anything else is written in that life; the copy
+// on the last page stays until the trailer replaces it when the segment is sealed.
 
 package struct SegmentHeader: Equatable, Sendable {
     package var store = Identity128(hi: 0, lo: 0)

@@ -1,6 +1,6 @@
-// Resident: the names and facts of a block that lies in staging. A resident has a slot in the shared
-// table; the slot's number is only good while the resident is there, which the owner thread knows
-// and other threads secure with a pin.
+// Resident: the names and facts of a block that lies in staging. A resident has a slot in the
+// shared table; the slot's number is only good while the resident is there, which the owner thread
+// knows and other threads secure with a pin.
 
 /// The wide fingerprint of a full key (namespace included), keyed by the store's secret.
 package struct StagingKey: Hashable, Sendable {

@@ -1,7 +1,8 @@
 // ResidentReader: finds, pins and copies residents from any thread and, over inherited or received
 // descriptors, from any process. It takes no lock, makes no system call and waits for nobody: each
 // loop is bounded, and a lost race is a miss. `pin` writes to the table; `copy` and `contains` only
-// read it, so that a process that may be killed at any time, or has it mapped read-only, uses those.
+// read it, so that a process that may be killed at any time, or has it mapped read-only, uses
+// those.
 
 import BlockIO
 import Synchronization
@@ -94,10 +95,10 @@ package struct ResidentReader: @unchecked Sendable {
 
     // MARK: Copies
 
-    /// Copies the stored image, or a range of it, without a pin, then looks whether the block stayed
-    /// all the while; otherwise tries again, or misses. On nil the destination is undefined (but
-    /// never written beyond its capacity). With `expectedVersion`, any other version is a miss.
-    /// Returns the bytes copied.
+    /// Copies the stored image, or a range of it, without a pin, then looks whether the block
+    /// stayed all the while; otherwise tries again, or misses. On nil the destination is undefined
+    /// (but never written beyond its capacity). With `expectedVersion`, any other version is a
+    /// miss. Returns the bytes copied.
     package func copy(
         _ key: StagingKey, now: UInt32, range: Range<Int>? = nil,
         into destination: UnsafeMutableRawPointer, capacity: Int, expectedVersion: UInt64? = nil,

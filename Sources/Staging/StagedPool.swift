@@ -1,4 +1,5 @@
-// StagedPool: the operations of a staged store that are under way, in a fixed pool, linked by number.
+// StagedPool: the operations of a staged store that are under way, in a fixed pool, linked by
+// number.
 
 import BlockIO
 import LogStore

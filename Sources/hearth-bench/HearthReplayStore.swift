@@ -1,5 +1,6 @@
 // HearthReplayStore: the store under a replay. `--dram` is exactly the slabs, which hold read
-// copies and what is just being put (inclusive staging); the group buffers that gather writes come on top.
+// copies and what is just being put (inclusive staging); the group buffers that gather writes come
+// on top.
 // `--capacity` is value bytes; everything else comes on top and is told in the footprint.
 //
 // One thread uses it, and every call waits for all it started; so between calls nothing moves, and

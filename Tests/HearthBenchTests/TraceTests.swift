@@ -211,7 +211,8 @@ let conversation = sharedFile("traces/mooncake_conversation.jsonl.gz")
         #expect(conflicts == 0 && parents.count > 1000)
     }
 
-    /// Near the conversation trace: 12,031 requests, 288,500 accesses, 182,790 unique, .366 reusable.
+    /// Near the conversation trace: 12,031 requests, 288,500 accesses, 182,790 unique, .366
+    /// reusable.
     @Test func generatorStatistics() throws {
         var chat = ChatWorkload(.init())
         let summary = try TraceSummary(&chat, join: 1, requests: nil)

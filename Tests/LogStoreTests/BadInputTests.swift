@@ -1,5 +1,5 @@
-// What a caller may get wrong, what time does to blocks, and what an opening may find: a status or an
-// error that says what to do; nothing is lost, nothing traps.
+// What a caller may get wrong, what time does to blocks, and what an opening may find: a status or
+// an error that says what to do; nothing is lost, nothing traps.
 
 import BlockIO
 import Glibc
@@ -145,7 +145,8 @@ import Testing
     @Test func aPinProtectsUntilItsTime() throws {
         let world = try World(World.configuration(segments: 10, staging: 0))
         let space = world.namespace()
-        // More than a segment of them, so that the segments they are rewritten into are emptied too.
+        // More than a segment of them, so that the segments they are rewritten into are emptied
+        // too.
         let pinned = 80
         for number in 0..<pinned {
             #expect(world.put("pinned-\(number)", space, revision: 0, length: 50_000) == .stored)

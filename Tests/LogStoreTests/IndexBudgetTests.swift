@@ -1,5 +1,5 @@
-// The index's budgets: bytes for an entry, and time for a batch of 20,000 lookups. Times are held to
-// in release builds only; HEARTH_BIG=1 runs the same at 67 million entries.
+// The index's budgets: bytes for an entry, and time for a batch of 20,000 lookups. Times are held
+// to in release builds only; HEARTH_BIG=1 runs the same at 67 million entries.
 
 import Glibc
 import LogStore

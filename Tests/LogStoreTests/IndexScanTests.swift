@@ -1,5 +1,5 @@
-// Scans of the index in steps: the records of a checkpoint, and removal by a rule, while inserts move
-// entries about between the steps.
+// Scans of the index in steps: the records of a checkpoint, and removal by a rule, while inserts
+// move entries about between the steps.
 
 import LogStore
 import Testing

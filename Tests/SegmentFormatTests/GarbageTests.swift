@@ -1,6 +1,6 @@
-// Decoders on bytes that no writer made: noise, noise behind a valid magic, and pages whose fields are
-// noise but whose check holds, so that nothing but the plausibility checks stands in between. None
-// may trap, and what passes must lie within what a page can say.
+// Decoders on bytes that no writer made: noise, noise behind a valid magic, and pages whose fields
+// are noise but whose check holds, so that nothing but the plausibility checks stands in between.
+// None may trap, and what passes must lie within what a page can say.
 
 import Testing
 

@@ -1,5 +1,6 @@
 // The format held against files made once from fixed values: what is written is what they hold, and
-// what they hold is read as those values. A change of the format shows here before a store shows it.
+// what they hold is read as those values. A change of the format shows here before a store shows
+// it.
 //
 // HEARTH_WRITE_GOLDEN=1 writes them anew.
 

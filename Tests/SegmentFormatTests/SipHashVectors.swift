@@ -1,5 +1,5 @@
-// The reference vectors of SipHash-2-4: key 00…0f, inputs of 0 to 63 bytes 00, 01, …; output bytes in
-// order, as the authors' vectors.h lists them.
+// The reference vectors of SipHash-2-4: key 00…0f, inputs of 0 to 63 bytes 00, 01, …; output bytes
+// in order, as the authors' vectors.h lists them.
 
 enum SipHashVectors {
     static let short: [String] = [

@@ -1,3 +1,5 @@
+// What the simulated driver promises as a driver: one completion a request, alignment, order.
+
 import BlockIO
 import Glibc
 import SimulatedDisk

@@ -1,3 +1,5 @@
+// What a crash of the simulated machine keeps and loses.
+
 import BlockIO
 import Glibc
 import SimulatedDisk

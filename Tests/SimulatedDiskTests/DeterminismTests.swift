@@ -1,3 +1,5 @@
+// The same seed gives the same run.
+
 import BlockIO
 import Glibc
 import SimulatedDisk

@@ -1,3 +1,5 @@
+// Devices that go, come back, slow down and hang, and device memory.
+
 import BlockIO
 import Glibc
 import SimulatedDisk

@@ -1,3 +1,5 @@
+// Each fault kind fires, is counted, and does what it says.
+
 import BlockIO
 import Glibc
 import SimulatedDisk

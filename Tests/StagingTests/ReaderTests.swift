@@ -43,7 +43,8 @@ private func churn(_ arena: StagingArena, _ random: inout Random, _ version: ino
     }
 }
 
-/// Puts one of two keys where the other lies, writing one word a cache line, and lets it be a while.
+/// Puts one of two keys where the other lies, writing one word a cache line, and lets it be a
+/// while.
 private func swap(_ arena: StagingArena, _ random: inout Random, _ version: inout UInt64) {
     version += 1
     let next = key(Int(version % 2))

@@ -1,5 +1,5 @@
-// Client: one caller's memory and the operation it has under way. Its memory has guard bytes on both
-// sides of what is asked for, so that a byte written beyond the asked length is noticed.
+// Client: one caller's memory and the operation it has under way. Its memory has guard bytes on
+// both sides of what is asked for, so that a byte written beyond the asked length is noticed.
 
 import BlockIO
 import LogStore

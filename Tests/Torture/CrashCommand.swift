@@ -1,5 +1,5 @@
-// crash: every scenario, a crash at each write and flush boundary of its script, and from there many
-// subsets of what was not flushed: all of them when they are few, else samples. Each state is
+// crash: every scenario, a crash at each write and flush boundary of its script, and from there
+// many subsets of what was not flushed: all of them when they are few, else samples. Each state is
 // recovered, looked at and used; some are crashed again while they recover, up to three deep.
 
 import LogStore

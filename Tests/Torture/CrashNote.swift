@@ -14,8 +14,8 @@ enum CrashNote {
         var length = 0
     }
 
-    // Written by the thread that owns the entry before it starts a seed, read by a signal handler on
-    // the same thread: no two threads touch the same entry.
+    // Written by the thread that owns the entry before it starts a seed, read by a signal handler
+    // on the same thread: no two threads touch the same entry.
     nonisolated(unsafe) private static let entries: UnsafeMutablePointer<Entry> = {
         let made = UnsafeMutablePointer<Entry>.allocate(capacity: threads)
         made.initialize(repeating: Entry(), count: threads)

@@ -1,6 +1,6 @@
-// ExpectedState: what a child process has done to a real store, in memory that the parent maps too, so
-// that it outlives a SIGKILL of the child. One record a key; the child writes the intent before it
-// submits and the end after the answer, each as one word, so that no kill leaves half a note.
+// ExpectedState: what a child process has done to a real store, in memory that the parent maps too,
+// so that it outlives a SIGKILL of the child. One record a key; the child writes the intent before
+// it submits and the end after the answer, each as one word, so that no kill leaves half a note.
 
 import Glibc
 import Synchronization

@@ -1,7 +1,7 @@
-// kill: a child process works on a real store; it is killed at a random moment, the store opened again
-// by another child and looked at against the expected state kept here; over and over. Half of the
-// kills are on a store that never evicts, where nothing acknowledged may be missing; in the other half
-// what is missing must have been evicted.
+// kill: a child process works on a real store; it is killed at a random moment, the store opened
+// again by another child and looked at against the expected state kept here; over and over. Half of
+// the kills are on a store that never evicts, where nothing acknowledged may be missing; in the
+// other half what is missing must have been evicted.
 
 import Glibc
 import SimulatedDisk

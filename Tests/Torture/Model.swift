@@ -9,9 +9,9 @@
 //    acknowledged or seen before, deletes included;
 //  - a key that `must` be there is a hit, unless evicted (bounded by the store's own count of
 //    evictions), its device is away, or faults that touch data were injected;
-//  - over a crash the floor falls to what was durable; to the acknowledged deletes alone where blocks
-//    were evicted, one damaging fault has struck or a device was away; over two or more damaging
-//    faults (both copies of a tombstone may be hit) to nothing.
+//  - over a crash the floor falls to what was durable; to the acknowledged deletes alone where
+//    blocks were evicted, one damaging fault has struck or a device was away; over two or more
+//    damaging faults (both copies of a tombstone may be hit) to nothing.
 
 import LogStore
 

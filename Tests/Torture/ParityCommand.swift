@@ -1,6 +1,7 @@
-// parity: the same operations on io_uring, on threads and on the simulated disk give the same answers:
-// statuses, lengths, bytes (each checked against its payload) and the same keys present at the end.
-// Operations go in batches on different keys, so that what is answered does not hang on timing.
+// parity: the same operations on io_uring, on threads and on the simulated disk give the same
+// answers: statuses, lengths, bytes (each checked against its payload) and the same keys present at
+// the end. Operations go in batches on different keys, so that what is answered does not hang on
+// timing.
 
 import BlockIO
 import Glibc

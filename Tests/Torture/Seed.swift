@@ -1,5 +1,5 @@
-// Seed: one seed's run from its first open to the last look at every key, with faults off at the end
-// so that everything has to come to rest.
+// Seed: one seed's run from its first open to the last look at every key, with faults off at the
+// end so that everything has to come to rest.
 
 import BlockIO
 import LogStore

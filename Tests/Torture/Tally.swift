@@ -1,5 +1,5 @@
-// Tally: how often each fault and each edge of the core was met, summed over all seeds, printed as a
-// table. A full run fails when a count that matters is below the least.
+// Tally: how often each fault and each edge of the core was met, summed over all seeds, printed as
+// a table. A full run fails when a count that matters is below the least.
 
 import SimulatedDisk
 

@@ -1,5 +1,5 @@
-// Workers: runs numbered pieces of work on a few threads, each piece with nothing shared. Stops early
-// when one asks for it.
+// Workers: runs numbered pieces of work on a few threads, each piece with nothing shared. Stops
+// early when one asks for it.
 
 import Glibc
 import Synchronization

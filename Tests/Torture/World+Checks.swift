@@ -1,5 +1,5 @@
-// Checks of the whole store at rest: accounting against the index, references, space on the devices;
-// and that after everything the store can still be used.
+// Checks of the whole store at rest: accounting against the index, references, space on the
+// devices; and that after everything the store can still be used.
 
 import BlockIO
 import LogStore

@@ -7,8 +7,8 @@ import SimulatedDisk
 import Staging
 
 extension World {
-    /// A world with a copy of the machine and of what was expected, its store not opened. This one's
-    /// driver is dead; it stays as it is.
+    /// A world with a copy of the machine and of what was expected, its store not opened. This
+    /// one's driver is dead; it stays as it is.
     func fork() -> World? {
         guard let machine, let clock = simulatedClock else { return nil }
         let time = SimulatedClock()

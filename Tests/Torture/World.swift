@@ -1,6 +1,6 @@
 // World: one store under test with all that is around it: machine (or real directory), driver,
-// clock, callers, and the model that says what may be answered. Nothing is shared between worlds, so
-// that each thread runs its own. The first violation is kept and ends the run.
+// clock, callers, and the model that says what may be answered. Nothing is shared between worlds,
+// so that each thread runs its own. The first violation is kept and ends the run.
 
 import BlockIO
 import LogStore

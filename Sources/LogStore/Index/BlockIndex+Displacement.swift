@@ -1,7 +1,7 @@
 // Displacement: making room in one of two full buckets by moving entries to their other bucket. The
-// shortest way to a bucket with an empty slot is searched first, breadth first and bounded; only then
-// are the entries moved, the last one first, so that each is copied into an empty slot before it is
-// cleared where it was.
+// shortest way to a bucket with an empty slot is searched first, breadth first and bounded; only
+// then are the entries moved, the last one first, so that each is copied into an empty slot before
+// it is cleared where it was.
 
 /// A bucket reached in the search, by moving the entry in `slot` of the parent's bucket here.
 struct PathNode {

@@ -1,8 +1,9 @@
 // Scans of the index in steps, with changes in between: `copyEntries` for the fuzzy checkpoint and
-// `sweep` for removal by a rule. Between two steps an entry may be moved from a bucket that the scan
-// has yet to reach into one that it has passed; a scan notes those keys and takes them first in its
-// next step, so every entry that is there from its first to its last step is seen (perhaps twice).
-// Of each kind one scan is tracked at a time: it starts at bucket 0 and goes on where it stopped.
+// `sweep` for removal by a rule. Between two steps an entry may be moved from a bucket that the
+// scan has yet to reach into one that it has passed; a scan notes those keys and takes them first
+// in its next step, so every entry that is there from its first to its last step is seen (perhaps
+// twice). Of each kind one scan is tracked at a time: it starts at bucket 0 and goes on where it
+// stopped.
 
 /// One scan's place, and the keys that were moved behind it.
 struct ScanTracker {
@@ -120,9 +121,9 @@ extension BlockIndex {
     // MARK: Copy
 
     /// Copies records of live entries for a checkpoint: first those moved behind the scan since the
-    /// last step, then whole buckets from `bucket` on, which it moves forward, to `bucketCount` when
-    /// the scan is through. `into` has room for at least a bucket (320 bytes). Returns the records
-    /// written; 0 does not mean the end.
+    /// last step, then whole buckets from `bucket` on, which it moves forward, to `bucketCount`
+    /// when the scan is through. `into` has room for at least a bucket (320 bytes). Returns the
+    /// records written; 0 does not mean the end.
     package func copyEntries(
         from bucket: inout Int, into: UnsafeMutableRawBufferPointer
     ) -> Int {

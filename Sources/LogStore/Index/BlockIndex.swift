@@ -1,7 +1,7 @@
-// BlockIndex: from fingerprint to place, for every live block. A bucketised cuckoo table in a shared
-// mapping (IndexLayout tells the layout and the rules between writer and readers): two buckets of 8
-// slots a key, 40 bytes a slot, filled to 95 %. Owned and changed by one thread; everybody else reads
-// through `reader`. Nothing is allocated after init.
+// BlockIndex: from fingerprint to place, for every live block. A bucketised cuckoo table in a
+// shared mapping (IndexLayout tells the layout and the rules between writer and readers): two
+// buckets of 8 slots a key, 40 bytes a slot, filled to 95 %. Owned and changed by one thread;
+// everybody else reads through `reader`. Nothing is allocated after init.
 
 import BlockIO
 import Glibc
