@@ -104,6 +104,10 @@ extension LogStore {
 
     func reinsertionEnded(_ operation: Int32, published: Bool) {
         guard published else {
+            // Still only in the victim, and pinned: the victim has to stay.
+            if index.find(operations[operation].fingerprint) == operations[operation].entry {
+                reclaimFailed(Int(operations[operation].token))
+            }
             carryingEnded(operation)
             return
         }

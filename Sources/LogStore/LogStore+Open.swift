@@ -446,7 +446,14 @@ struct Opener {
     }
 
     private mutating func manifestFile(_ member: Member) throws(StoreError) -> FileID {
-        if member.file != .none { return member.file }
+        if member.file != .none {
+            if member.manifest == nil {
+                // Left by an opening that was cut short: its name may not be durable yet.
+                _ = control(
+                    .sync, member.directory, Piece(region: .process, offset: 0, length: 0))
+            }
+            return member.file
+        }
         do throws(IOError) {
             let file = try driver.open(member.directory, StoreFiles.manifest, .create)
             opened.append(file)

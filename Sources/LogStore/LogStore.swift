@@ -202,7 +202,16 @@ package final class LogStore {
     package var isIdle: Bool {
         operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
             && manifestState.isIdle && checkpointer.phase == .idle && sweeper.slots.isEmpty
-            && reclaimers.allSatisfy { $0.phase == .idle }
+            && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) }
+    }
+
+    /// A reclaim that goes no further, and has no I/O under way: its device takes no writes.
+    private func isAtRest(_ reclaimer: Reclaimer) -> Bool {
+        guard !devices[reclaimer.device].takesWrites else { return false }
+        switch reclaimer.phase {
+        case .recordsReady, .scanning, .sweeping, .settling: return true
+        default: return false
+        }
     }
 
     private func dispatch(_ completion: IOCompletion) {

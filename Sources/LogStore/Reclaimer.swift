@@ -47,6 +47,8 @@ struct Reclaimer {
     var failed = false
     /// Monotonic time before which a victim that could not be emptied is not tried again.
     var retryAt: UInt64 = 0
+    /// Nothing has come clean since a victim had to be left: writers are refused, not kept waiting.
+    var isStuck = false
     /// Header writes (first page and its copy on the last) under way.
     var headerWrites = 0
 
@@ -97,10 +99,25 @@ extension LogStore {
     func canGainSegment(_ stream: WriteStream) -> Bool {
         let device = stream.device
         guard devices[device].takesWrites else { return false }
-        if reclaimers[device].phase != .idle || footerPool.freeCount == 0 { return true }
         let enough = stream.kind == .fresh ? reserved(device) : 0
-        if reclaimers[device].clean.count > enough || canSealForSpace(device) { return true }
+        if reclaimers[device].clean.count > enough { return true }
+        if reclaimers[device].isStuck || waitsForItself(device) { return false }
+        if reclaimers[device].phase != .idle || footerPool.freeCount == 0 { return true }
         return canCreate(device) || victim(device) != nil || mayGainVictim(device)
+            || canSealForSpace(device)
+    }
+
+    /// Whether what reclaim carries on waits for a segment that only this reclaim could give, and
+    /// nothing else is under way that could: segments in reserve have been lost to quarantine.
+    private func waitsForItself(_ device: Int) -> Bool {
+        guard reclaimers[device].pending > 0, reclaimers[device].clean.isEmpty, !flush.isRunning,
+            flush.waiting.isEmpty
+        else { return false }
+        for stream in streams.indices where streams[stream].groupsInFlight > 0 { return false }
+        switch reclaimers[device].phase {
+        case .recordsReady, .scanning, .sweeping, .settling: return true
+        default: return false
+        }
     }
 
     /// Whether a stream of the device waits for a segment.
@@ -321,6 +338,7 @@ extension LogStore {
             giveChunk(device)
             segments[segment].state = .clean
             reclaimers[device].clean.append(segment)
+            reclaimers[device].isStuck = false
             reclaimers[device].phase = .idle
         default: break
         }
@@ -525,6 +543,10 @@ extension LogStore {
         guard reclaimers[device].pending == 0, sweepOwner == nil || sweepOwner == device else {
             return
         }
+        if reclaimers[device].failed {
+            reclaimers[device].phase = .settling
+            return
+        }
         sweepOwner = device
         let segment = reclaimers[device].segment
         reclaimers[device].sweepBucket = index.sweep(
@@ -605,6 +627,7 @@ extension LogStore {
         reclaimers[device].scan = nil
         reclaimers[device].phase = .idle
         reclaimers[device].retryAt = clock.monotonic + 1_000_000_000
+        reclaimers[device].isStuck = reclaimers[device].clean.isEmpty
         segments[reclaimers[device].segment].state = .sealed
     }
 

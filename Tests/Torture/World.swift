@@ -365,6 +365,7 @@ final class World {
                 + "key \(client.space)/\(client.key) \(client.state)"
         }
         if let store {
+            text += "; \(store.log.diagnosis)"
             text += "; log idle \(store.log.isIdle), read-only \(store.log.readOnly)"
             store.log.segments.forEach { id in
                 let segment = store.log.segments[id]

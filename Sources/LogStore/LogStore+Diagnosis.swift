@@ -1,0 +1,27 @@
+// Diagnosis: the state of the machines in words, for test failures and bug reports.
+
+extension LogStore {
+    /// What reclaim, streams and flush are at.
+    package var diagnosis: String {
+        var text = ""
+        for reclaimer in reclaimers {
+            text += "device \(reclaimer.device) \(devices[reclaimer.device].state)"
+            text += " \(reclaimer.phase) segment \(reclaimer.segment)"
+            text += " pending \(reclaimer.pending) clean \(reclaimer.clean.count)"
+            text += " made \(reclaimer.nextLocal)/\(segments.counts[reclaimer.device])"
+            text += reclaimer.failed ? " failed; " : "; "
+        }
+        for stream in streams {
+            text += "\(stream.kind) \(stream.device) at "
+            text += stream.segment.map { "\($0):\(stream.nextPage)" } ?? "none"
+            text += " queue \(stream.queue.count) waiting \(stream.waiting)"
+            text += " flying \(stream.groupsInFlight); "
+        }
+        text += "operations \(operations.inUse), groups free \(freeGroups),"
+        text += " footers free \(footerPool.freeCount), flush waits \(flush.waiting.count),"
+        text += " to start \(waitingToStart.count), chunk \(waitingForChunk.count),"
+        text += " sweep \(sweepOwner ?? -2), manifest failures \(manifestState.failures),"
+        text += " index \(index.count)+\(appending)/\(index.capacity)"
+        return text
+    }
+}
