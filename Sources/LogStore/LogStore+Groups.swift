@@ -304,7 +304,27 @@ extension LogStore {
     }
 
     private func refuse(_ group: Int32) {
+        let kind = streams[groups[Int(group)].stream].kind
+        if let other = otherRecordStream(than: kind) {
+            // No segment left for this copy: beside its twin is better than nowhere.
+            statistics.recordsTogether += UInt64(groups[Int(group)].operations.count)
+            endGroup(group) { operation in
+                operations[operation].phase = .waitingForGroup
+                streams[other].queue.append(operation, operations)
+            }
+            return
+        }
         endGroup(group) { operation in failWrite(operation, .noSpace, errno: 28) }
+    }
+
+    /// The twin of a record stream, if it has an open segment with room.
+    private func otherRecordStream(than kind: StreamKind) -> Int? {
+        guard kind == .recordsA || kind == .recordsB else { return nil }
+        let twin: StreamKind = kind == .recordsA ? .recordsB : .recordsA
+        return streams.indices.first {
+            streams[$0].kind == twin && streams[$0].segment != nil
+                && devices[streams[$0].device].takesWrites && room($0, descriptors: 4) >= 8
+        }
     }
 
     /// Pages that a group needs, and whether the open segment still has them.

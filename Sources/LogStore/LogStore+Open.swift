@@ -449,8 +449,15 @@ struct Opener {
         if member.file != .none {
             if member.manifest == nil {
                 // Left by an opening that was cut short: its name may not be durable yet.
-                _ = control(
+                let result = control(
                     .sync, member.directory, Piece(region: .process, offset: 0, length: 0))
+                if result < 0 {
+                    throw Self.translate(
+                        IOError(
+                            operation: "sync", path: member.path,
+                            errno: Int32(truncatingIfNeeded: -result)),
+                        "open", member.path, "The device does not flush: check it.")
+                }
             }
             return member.file
         }

@@ -29,6 +29,8 @@ package struct LogStoreStatistics: Sendable {
     package var evictedBytes: UInt64 = 0
     package var reclaimedSegments: UInt64 = 0
     package var carriedRecords: UInt64 = 0
+    /// Records whose two copies had to share a segment, for want of another.
+    package var recordsTogether: UInt64 = 0
     package var shrunkSegments: UInt64 = 0
     package var allocationFailures: UInt64 = 0
 

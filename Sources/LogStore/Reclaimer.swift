@@ -553,6 +553,11 @@ extension LogStore {
             from: reclaimers[device].sweepBucket, buckets: 16384
         ) { fingerprint, entry in
             guard entry.place.segment == segment else { return false }
+            if isPinned(fingerprint) {
+                // Its key cannot be read here, so it cannot be moved: the victim has to stay.
+                reclaimers[device].failed = true
+                return false
+            }
             sweptOut(entry)
             statistics.evictedBlocks += 1
             statistics.evictedBytes += UInt64(entry.length)

@@ -72,7 +72,8 @@ enum CrashCommand {
         }
         say(
             "crash: \(points.count) boundaries, \(result.states) states, \(result.exhaustive) of "
-                + "exhaustive boundaries (up to \(limit) unflushed), \(result.nested) crashed again "
+                + "exhaustive boundaries (up to \(limit) unflushed), "
+                + "\(result.nested) crashed again "
                 + "in recovery, in \(decimal(secondsNow() - began)) s, "
                 + "\(result.failures.count) failed")
         if !result.failures.isEmpty || broken > 0 { return 1 }
