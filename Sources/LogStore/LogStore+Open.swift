@@ -446,20 +446,13 @@ struct Opener {
     }
 
     private mutating func manifestFile(_ member: Member) throws(StoreError) -> FileID {
+        if member.manifest != nil && member.file != .none { return member.file }
         if member.file != .none {
-            if member.manifest == nil {
-                // Left by an opening that was cut short: its name may not be durable yet.
-                let result = control(
-                    .sync, member.directory, Piece(region: .process, offset: 0, length: 0))
-                if result < 0 {
-                    throw Self.translate(
-                        IOError(
-                            operation: "sync", path: member.path,
-                            errno: Int32(truncatingIfNeeded: -result)),
-                        "open", member.path, "The device does not flush: check it.")
-                }
-            }
-            return member.file
+            // Left by an opening that was cut short. Its name may never have become durable, and a
+            // flush that failed once says nothing when it is tried again: it is made anew.
+            driver.close(member.file)
+            opened.removeAll { $0 == member.file }
+            try? driver.remove(member.directory, StoreFiles.manifest)
         }
         do throws(IOError) {
             let file = try driver.open(member.directory, StoreFiles.manifest, .create)
