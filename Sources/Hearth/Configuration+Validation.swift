@@ -47,7 +47,7 @@ extension Configuration {
         let segmentPages = segmentBytes / FormatConstants.pageBytes
         split.footers =
             (max(4, segmentPages / 32) + 1) * FormatConstants.pageBytes
-            * (2 * directories.count + 6)
+            * (2 * directories.count + 4)
         // With what is kept about each table, and at least one set of the large ones.
         split.shardTables = effectiveTableCacheBytes / 8 * 9 + (160 << 10)
         // An operation: 1 KiB of key memory, its slots in both layers and in the queue.

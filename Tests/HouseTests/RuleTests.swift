@@ -67,7 +67,7 @@ struct RuleTests {
     @Test func untidyText() {
         let undone = "TO" + "DO"
         let cases = [
-            ("a.md", String(repeating: "x", count: 101) + "\n"),
+            ("a.md", String(repeating: "x", count: 121) + "\n"),
             ("a.md", "text \n"),
             ("a.md", "no line end"),
             ("a.py", "# \(undone): later\n"),
