@@ -251,7 +251,10 @@ extension HostFiles {
 
     func close(_ id: FileID) {
         guard let file = file(id) else { return }
-        if file.lockDescriptor >= 0 { _ = Glibc.close(file.lockDescriptor) }
+        if file.lockDescriptor >= 0 {
+            hearth_unlock_file(file.lockDescriptor)
+            _ = Glibc.close(file.lockDescriptor)
+        }
         _ = Glibc.close(file.descriptor)
         entries[Int(id.raw)] = HostFile()
         paths[Int(id.raw)] = ""

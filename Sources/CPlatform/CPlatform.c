@@ -77,6 +77,15 @@ int hearth_lock_file(int fd) {
     return flock(fd, LOCK_EX | LOCK_NB);
 }
 
+void hearth_unlock_file(int fd) {
+    struct flock lock;
+    memset(&lock, 0, sizeof lock);
+    lock.l_type = F_UNLCK;
+    lock.l_whence = SEEK_SET;
+    fcntl(fd, F_OFD_SETLK, &lock);
+    flock(fd, LOCK_UN);
+}
+
 int hearth_eventfd(int nonblocking) {
     return eventfd(0, EFD_CLOEXEC | (nonblocking ? EFD_NONBLOCK : 0));
 }

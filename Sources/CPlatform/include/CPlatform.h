@@ -30,6 +30,9 @@ int hearth_in_memory(int fd);
 /// waiting. 0, or -1 with errno EAGAIN when another open has it.
 int hearth_lock_file(int fd);
 
+/// Gives the lock up at once, also where a forked child still has the description open.
+void hearth_unlock_file(int fd);
+
 /// A counter for waking, close-on-exec; `nonblocking` as asked.
 int hearth_eventfd(int nonblocking);
 
