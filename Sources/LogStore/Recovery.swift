@@ -546,13 +546,7 @@ extension LogStore {
         }
         let presentVersion = fullVersion(present)
         if presentVersion == version {
-            // The same version twice: moved by reclaim, the source not yet overwritten.
-            if present.place != entry.place,
-                segments[present.place.segment].generation
-                    < segments[entry.place.segment].generation
-            {
-                place(fingerprint, entry)
-            }
+            contestCopies(recovery, fingerprint, entry, present, version, key)
             return
         }
         let flushed = recovery.dead[fingerprint].map { $0 >= max(version, presentVersion) }
@@ -561,6 +555,22 @@ extension LogStore {
             return
         }
         contest(recovery, fingerprint, entry, version, present, presentVersion, key)
+    }
+
+    /// The same version at two places: moved by reclaim, whose source was not yet overwritten. The
+    /// copy may never have been flushed, so it is read before the source is given up.
+    private func contestCopies(
+        _ recovery: Recovery, _ fingerprint: Fingerprint, _ entry: IndexEntry,
+        _ present: IndexEntry, _ version: UInt64, _ key: UnsafeRawBufferPointer
+    ) {
+        guard present.place != entry.place, recovery.contested[fingerprint] == nil else { return }
+        let entryIsCopy =
+            (segments[entry.place.segment].generation, entry.place.page)
+            > (segments[present.place.segment].generation, present.place.page)
+        if !entryIsCopy { place(fingerprint, entry) }
+        recovery.contested[fingerprint] = ContestedKey(
+            older: entryIsCopy ? present : entry, newer: entryIsCopy ? entry : present,
+            newerVersion: version, key: Array(key))
     }
 
     /// Keeps the two highest versions of a key until it is known that the newer one is whole.
