@@ -41,7 +41,7 @@ import Testing
         let keys = (0..<32).map(Payload.key)
         _ = await store.put(
             keys.map { PutItem(key: $0, bytes: Payload.bytes($0, count: 4096)) }, in: space)
-        hold(store, milliseconds: 100)
+        hold(store, milliseconds: 2000)  // longer than a busy machine takes to cancel
         let task = Task {
             await store.get(
                 keys.map { GetItem(key: $0, into: Memory(Buffer(count: 4096))) }, in: space)
