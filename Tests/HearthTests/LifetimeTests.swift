@@ -7,9 +7,35 @@ import Testing
 @testable import Hearth
 
 @Suite struct LifetimeTests {
-    /// Keeps the owner thread busy for so long, so that what follows waits.
-    private func hold(_ store: Store, milliseconds: UInt32) {
-        #expect(store.engine.perform { _ in usleep(milliseconds * 1000) })
+    /// What `whileHeld` waits for.
+    private final class Gate: Sendable {
+        let begun = Atomic(false)
+        let opened = Atomic(false)
+    }
+
+    /// Runs `body` while the owner thread is held, which goes on 200 ms after `body` has begun:
+    /// counted from there, since on a busy machine a task may begin seconds after it was made.
+    private func whileHeld<Result: Sendable>(
+        _ store: Store, cancelling: Bool = false,
+        _ body: @escaping @Sendable () async -> Result
+    ) async -> Result {
+        let gate = Gate()
+        #expect(
+            store.engine.perform { _ in
+                while !gate.opened.load(ordering: .acquiring) { usleep(1000) }
+            })
+        let task = Task {
+            gate.begun.store(true, ordering: .releasing)
+            return await body()
+        }
+        // Asleep, not blocked: the task may need this very thread.
+        while !gate.begun.load(ordering: .acquiring) {
+            try? await Task.sleep(for: .milliseconds(1))
+        }
+        if cancelling { task.cancel() }
+        try? await Task.sleep(for: .milliseconds(200))
+        gate.opened.store(true, ordering: .releasing)
+        return await task.value
     }
 
     @Test func aPassedDeadlineIsToldAsSuch() async throws {
@@ -18,14 +44,16 @@ import Testing
         let space = try await store.namespace(Small.description)
         #expect(await store.putBytes("d", [1, 2, 3], in: space).isPresent)
         let buffer = Buffer(count: 4096)
-        hold(store, milliseconds: 60)
-        let late = await store.get(
-            GetItem(key: "d", into: Memory(buffer)), in: space,
-            options: GetOptions(deadline: .milliseconds(5)))
+        let late = await whileHeld(store) {
+            await store.get(
+                GetItem(key: "d", into: Memory(buffer)), in: space,
+                options: GetOptions(deadline: .milliseconds(5)))
+        }
         #expect(late.status == .timedOut)
-        hold(store, milliseconds: 60)
-        let put = await store.putBytes(
-            "e", [1], in: space, options: PutOptions(deadline: .milliseconds(5)))
+        let put = await whileHeld(store) {
+            await store.putBytes(
+                "e", [1], in: space, options: PutOptions(deadline: .milliseconds(5)))
+        }
         #expect(put.status == .timedOut)
         let inTime = await store.get(
             GetItem(key: "d", into: Memory(buffer)), in: space,
@@ -41,13 +69,10 @@ import Testing
         let keys = (0..<32).map(Payload.key)
         _ = await store.put(
             keys.map { PutItem(key: $0, bytes: Payload.bytes($0, count: 4096)) }, in: space)
-        hold(store, milliseconds: 2000)  // longer than a busy machine takes to cancel
-        let task = Task {
+        let results = await whileHeld(store, cancelling: true) {
             await store.get(
                 keys.map { GetItem(key: $0, into: Memory(Buffer(count: 4096))) }, in: space)
         }
-        task.cancel()
-        let results = await task.value
         #expect(results.count == 32)
         #expect(results.allSatisfy { $0.status == .cancelled })
         let (after, bytes) = await store.getBytes(keys[0], in: space, mode: .direct)

@@ -307,6 +307,8 @@ extension World: StoreSink {
             if answer.version <= client.highestAt {
                 fail("a delete's version \(answer.version) is not above \(client.highestAt)")
             }
+            // It ends a pin, also one that was set after the delete had been submitted.
+            key.pinnedUntil = 0
             key.deletedFloor = max(key.deletedFloor, answer.version)
             key.floor = max(key.floor, answer.version)
             model.highestVersion = max(model.highestVersion, answer.version)
@@ -329,9 +331,9 @@ extension World: StoreSink {
     /// known before.
     private func notFoundDelete(_ client: Client) {
         let key = model.namespaces[client.space].keys[client.key]
-        guard client.deletesAt + 1 == key.deletesBegun, damage + errors == 0, !hardship else {
-            return
-        }
+        guard client.deletesAt + 1 == key.deletesBegun, damage + errors == 0, !hardship,
+            model.namespaces[client.space].live
+        else { return }
         // Its volatile block was lost meanwhile, and the loss was told.
         if key.floor < client.floorAt { return }
         model.missed += 1
