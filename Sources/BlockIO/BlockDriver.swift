@@ -183,7 +183,7 @@ package protocol BlockDriver: AnyObject {
 
     /// Queues a request; false when `limits.depth` are in flight (nothing was taken).
     func prepare(_ request: IORequest) -> Bool
-    /// Hands all prepared requests to the device.
+    /// Hands all prepared requests to the device, at the latest with the third call that follows.
     func submit()
     /// Takes finished requests, without waiting; returns how many were written to `into`.
     func reap(_ into: UnsafeMutableBufferPointer<IOCompletion>) -> Int

@@ -23,7 +23,10 @@ struct HostFile {
 final class HostFiles {
     private(set) var entries: UnsafeMutablePointer<HostFile>
     private(set) var capacity: Int
-    private var paths: [String]
+    /// The name of a file in its directory, or the path of a directory (`parents`: -1). Joined only
+    /// for messages: names of up to 15 bytes take no heap memory.
+    private var names: [String]
+    private var parents: [Int32]
     private var lowestFree = 0
     private(set) var directOpened = 0
     private(set) var bufferedOpened = 0
@@ -33,7 +36,8 @@ final class HostFiles {
         capacity = 64
         entries = .allocate(capacity: capacity)
         entries.initialize(repeating: HostFile(), count: capacity)
-        paths = Array(repeating: "", count: capacity)
+        names = Array(repeating: "", count: capacity)
+        parents = Array(repeating: -1, count: capacity)
     }
 
     deinit {
@@ -58,19 +62,22 @@ final class HostFiles {
     }
 
     private func path(_ id: FileID) -> String {
-        id.raw >= 0 && Int(id.raw) < capacity ? paths[Int(id.raw)] : "file \(id.raw)"
+        guard id.raw >= 0, Int(id.raw) < capacity else { return "file \(id.raw)" }
+        let (name, parent) = (names[Int(id.raw)], parents[Int(id.raw)])
+        return parent < 0 ? name : names[Int(parent)] + "/" + name
     }
 
     private func error(_ operation: String, _ path: String, _ number: Int32) -> IOError {
         IOError(operation: operation, path: path, errno: number)
     }
 
-    private func add(_ file: HostFile, _ path: String) -> FileID {
+    private func add(_ file: HostFile, _ name: String, in parent: FileID?) -> FileID {
         var index = lowestFree
         while index < capacity, entries[index].descriptor >= 0 { index += 1 }
         if index == capacity { grow() }
         entries[index] = file
-        paths[index] = path
+        names[index] = name
+        parents[index] = parent?.raw ?? -1
         lowestFree = index + 1
         return FileID(Int32(index))
     }
@@ -81,7 +88,8 @@ final class HostFiles {
         (larger + capacity).initialize(repeating: HostFile(), count: capacity)
         entries.deallocate()
         entries = larger
-        paths += Array(repeating: "", count: capacity)
+        names += Array(repeating: "", count: capacity)
+        parents += Array(repeating: -1, count: capacity)
         capacity *= 2
     }
 
@@ -114,7 +122,7 @@ extension HostFiles {
                 throw error("sync parent of", path, number)
             }
         }
-        return add(HostFile(descriptor: descriptor, isDirectory: true), path)
+        return add(HostFile(descriptor: descriptor, isDirectory: true), path, in: nil)
     }
 
     func lock(_ id: FileID, holder: String) throws(IOError) {
@@ -201,7 +209,6 @@ extension HostFiles {
 extension HostFiles {
     func open(_ id: FileID, _ name: String, _ flags: OpenFlags) throws(IOError) -> FileID {
         let parent = try directory(id, "open")
-        let full = path(id) + "/" + name
         let how: Int32 =
             switch flags {
             case .existing: 0
@@ -209,8 +216,9 @@ extension HostFiles {
             case .exclusive: 2
             }
         // First without O_DIRECT: a refused O_CREAT|O_DIRECT can leave the file behind.
-        let plain = hearth_open_file(parent, name, how, 0)
-        guard plain >= 0 else { throw error("open", full, errno) }
+        // A String passed as it is would be copied to the heap first.
+        let plain = name.withCString { hearth_open_file(parent, $0, how, 0) }
+        guard plain >= 0 else { throw error("open", path(id) + "/" + name, errno) }
         var memory: UInt32 = 4096
         var offset: UInt32 = 4096
         let told = hearth_direct_alignment(plain, &memory, &offset)
@@ -220,20 +228,20 @@ extension HostFiles {
         } else if told < 0, hearth_in_memory(plain) == 1 {
             reason = "in-memory file system"
         } else {
-            let direct = hearth_open_file(parent, name, 0, 1)
+            let direct = name.withCString { hearth_open_file(parent, $0, 0, 1) }
             if direct >= 0 {
                 _ = Glibc.close(plain)
                 directOpened += 1
                 return add(
                     HostFile(
                         descriptor: direct, memoryAlignment: memory, offsetAlignment: offset,
-                        isDirect: true), full)
+                        isDirect: true), name, in: id)
             }
             reason = "O_DIRECT refused, errno \(errno)"
         }
         bufferedOpened += 1
         bufferedReason = reason
-        return add(HostFile(descriptor: plain), full)
+        return add(HostFile(descriptor: plain), name, in: id)
     }
 
     func information(_ id: FileID) throws(IOError) -> FileInformation {
@@ -257,7 +265,7 @@ extension HostFiles {
         }
         _ = Glibc.close(file.descriptor)
         entries[Int(id.raw)] = HostFile()
-        paths[Int(id.raw)] = ""
+        names[Int(id.raw)] = ""
         lowestFree = min(lowestFree, Int(id.raw))
     }
 

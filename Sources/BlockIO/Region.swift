@@ -117,9 +117,11 @@ package final class RegionTable {
 
     /// Whether the piece lies inside a registered region (or is process memory with an address).
     package func contains(_ piece: Piece) -> Bool {
-        guard let region = self[piece.region] else { return false }
         if piece.region == .process { return piece.offset != 0 }
-        return piece.offset <= region.length && piece.length <= region.length - piece.offset
+        guard Int(piece.region.raw) < Self.capacity,
+            let length = entries[Int(piece.region.raw)]?.length
+        else { return false }
+        return piece.offset <= length && piece.length <= length - piece.offset
     }
 
     /// The piece's address, or nil for device memory, which the CPU must not touch.

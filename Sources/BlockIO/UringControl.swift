@@ -92,7 +92,7 @@ extension UringDriver {
         }
     }
 
-    func updateGrants() {
+    var grants: String {
         let fileWords = fileTableCapacity > 0 ? "files registered" : "files not registered"
         var bufferWords = "no buffers registered"
         if buffers.granted, buffers.registeredRegions > 0 {
@@ -101,13 +101,12 @@ extension UringDriver {
         if !buffers.refusals.isEmpty {
             bufferWords += " (" + buffers.refusals.joined(separator: "; ") + ")"
         }
-        counters.grants = "\(setupGrant), \(fileWords), \(bufferWords)\(files.grants)"
+        return "\(setupGrant), \(fileWords), \(bufferWords)\(files.grants)"
     }
 
     // MARK: Regions
 
     package func register(_ region: RegionID) {
-        defer { updateGrants() }
         guard ring != nil, buffers.granted, region != .process, let entry = regions[region],
             let base = entry.base, entry.length > 0, buffers.firstSlot(region) < 0
         else { return }
@@ -150,7 +149,6 @@ extension UringDriver {
     package func unregister(_ region: RegionID) {
         guard ring != nil else { return }
         for place in buffers.release(region) { _ = setBuffer(place, nil, 0) }
-        updateGrants()
     }
 
     // MARK: Files
@@ -167,7 +165,6 @@ extension UringDriver {
             files.close(file)
             throw IOError(operation: "register file", path: path, errno: ENOMEM)
         }
-        updateGrants()
         return file
     }
 

@@ -150,11 +150,7 @@ extension UringDriver {
     func complete(_ data: UInt64, _ result: Int32, _ now: UInt64) {
         let index = Int(data & 0xffff_ffff)
         guard index < tables.transferCapacity else {
-            if data == UserData.wake {
-                wakeFired()
-            } else if data != UserData.cancel {
-                counters.staleDropped += 1
-            }
+            if data != UserData.cancel { counters.staleDropped += 1 }
             return
         }
         let transfer = tables.transfers + index

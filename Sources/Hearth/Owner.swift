@@ -29,23 +29,23 @@ final class Owner {
     let driver: any BlockDriver
     let store: StagedStore
     let configuration: Configuration
-    var counts = OwnerCounts()
+    @exclusivity(unchecked) var counts = OwnerCounts()
     var eventSinks: [EventSink] = []
-    var lifecycle = Lifecycle()
+    @exclusivity(unchecked) var lifecycle = Lifecycle()
     /// Devices that stopped answering in this run.
     var lostDevices: Set<Int> = []
 
     private let slots: UnsafeMutablePointer<InFlight>
     private let slotCount: Int
     private let freeSlots: UnsafeMutablePointer<Int32>
-    private var freeCount: Int
-    private var taken = Engine.Inbox()
+    @exclusivity(unchecked) private var freeCount: Int
+    @exclusivity(unchecked) private var taken = Engine.Inbox()
     /// Taken and not yet started, from `workHead` on.
-    private var work: [InboxEntry] = []
-    private var workHead = 0
+    @exclusivity(unchecked) private var work: [InboxEntry] = []
+    @exclusivity(unchecked) private var workHead = 0
     /// The earliest deadline in `work`.
-    private var workDeadline = UInt64.max
-    private var dirty: [Unmanaged<CompletionTarget>] = []
+    @exclusivity(unchecked) private var workDeadline = UInt64.max
+    @exclusivity(unchecked) private var dirty: [Unmanaged<CompletionTarget>] = []
     private var replies: [UInt64: (Outcome) -> Void] = [:]
     private var nextReply: UInt64 = 1
 

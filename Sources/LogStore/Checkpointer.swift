@@ -33,6 +33,8 @@ struct Checkpointer {
     /// A caller that waits for the one under way (or the next) to end.
     var waiting: [UInt64] = []
     var requested = false
+    /// Made anew for each header, in room that stays.
+    var table: [CheckpointSegment] = []
 
     static let chunksInFlight = 4
 
@@ -95,20 +97,35 @@ extension LogStore {
         return file
     }
 
-    private func startCheckpoint() {
-        checkpointer.requested = false
-        guard let device = checkpointDevice,
-            let file = checkpointFile(device, checkpointer.sequence + 1)
-        else {
-            endCheckpoint(failed: true)
-            return
-        }
+    /// Opens both files and makes the memory, so that no checkpoint allocates. What fails here is
+    /// tried again when a checkpoint needs it.
+    func prepareCheckpoints() {
+        guard !readOnly, let device = checkpointDevice else { return }
+        for sequence: UInt64 in 0..<2 { _ = checkpointFile(device, sequence) }
+        _ = makeCheckpointMemory()
+    }
+
+    private func makeCheckpointMemory() -> Bool {
         if checkpointPool == nil {
             checkpointPool = try? MemoryPool(
                 chunkBytes: CheckpointChunk.chunkBytes,
                 chunkCount: Checkpointer.chunksInFlight + 1, driver: driver)
         }
-        guard checkpointPool != nil else {
+        if checkpointHeaderMemory == nil {
+            checkpointHeaderMemory = .allocate(byteCount: headerBytes, alignment: 4096)
+            checkpointer.table.reserveCapacity(totalSegments)
+        }
+        return checkpointPool != nil
+    }
+
+    /// Bytes of the header with its segment table: segments are laid out at open.
+    private var headerBytes: Int { Int(CheckpointHeader.dataOffset(segments: totalSegments)) }
+
+    private func startCheckpoint() {
+        checkpointer.requested = false
+        guard let device = checkpointDevice,
+            let file = checkpointFile(device, checkpointer.sequence + 1), makeCheckpointMemory()
+        else {
             endCheckpoint(failed: true)
             return
         }
@@ -120,23 +137,21 @@ extension LogStore {
         checkpointer.lastWritten = statistics.groupBytes + statistics.metadataBytes
         checkpointer.phase = .header
         checkpointFileInUse = file
-        writeCheckpointHeader(device, file)
+        writeCheckpointHeader(file)
     }
 
-    private func writeCheckpointHeader(_ device: Int, _ file: FileID) {
+    private func writeCheckpointHeader(_ file: FileID) {
+        guard let memory = checkpointHeaderMemory else { return }
         var header = CheckpointHeader()
         header.store = manifest.store
         header.sequence = checkpointer.sequence
         header.beganVersion = nextVersion
         header.beganWall = wallSeconds
         header.segmentCount = UInt32(totalSegments)
-        let bytes = Int(CheckpointHeader.dataOffset(segments: totalSegments))
+        let bytes = headerBytes
         checkpointer.offset = UInt64(bytes)
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 4096)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
-        checkpointHeaderMemory = memory
-        var table: [CheckpointSegment] = []
-        table.reserveCapacity(totalSegments)
+        checkpointer.table.removeAll(keepingCapacity: true)
         segments.forEach { id in
             let state = segments.pointer(id)
             var entry = CheckpointSegment()
@@ -157,11 +172,11 @@ extension LogStore {
             {
                 entry.state = SegmentState.open.rawValue
             }
-            table.append(entry)
+            checkpointer.table.append(entry)
         }
         header.encode(
-            into: UnsafeMutableRawBufferPointer(start: memory, count: bytes), segments: table,
-            secret: manifest.secret)
+            into: UnsafeMutableRawBufferPointer(start: memory, count: bytes),
+            segments: checkpointer.table, secret: manifest.secret)
         // The old dump stops counting before its file is written over: the end page goes first.
         (memory + CheckpointHeader.endOffset).initializeMemory(
             as: UInt8.self, repeating: 0, count: Self.pageBytes)
@@ -275,8 +290,6 @@ extension LogStore {
     private func endCheckpoint(failed: Bool) {
         checkpointer.phase = .idle
         if failed && sweepOwner == nil { index.cancelScans() }
-        checkpointHeaderMemory?.deallocate()
-        checkpointHeaderMemory = nil
         checkpointFileInUse = nil
         if failed { statistics.checkpointErrors += 1 } else { statistics.checkpoints += 1 }
         let waiting = checkpointer.waiting

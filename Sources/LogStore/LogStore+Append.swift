@@ -1,6 +1,8 @@
 // Appending: a put takes its key, gets a version and a checksum, joins a group, and is published
-// when the group has been written. The value is copied first and then checked where it lies, so
-// that a caller who changes the source meanwhile cannot make bytes and checksum differ.
+// when the group has been written. A value below `bypassBytes` is copied first and then checked
+// where it lies, so that a caller who changes the source meanwhile cannot make bytes and checksum
+// differ; of a larger one, written from the caller's memory, such a change is found at the first
+// read: a miss, never a wrong byte.
 
 import BlockIO
 import SegmentFormat
@@ -166,7 +168,7 @@ extension LogStore {
     @inline(__always)
     func present(_ fingerprint: Fingerprint) -> IndexEntry? {
         guard let entry = index.find(fingerprint) else { return nil }
-        if entry.isExpired(at: wallSeconds) { return nil }
+        if entry.expiry != 0, entry.isExpired(at: wallSeconds) { return nil }
         return entry
     }
 

@@ -34,8 +34,9 @@ package enum StoreFiles {
     package static let lock = "LOCK"
     package static func checkpoint(_ number: Int) -> String { "checkpoint-\(number)" }
     package static func segment(_ local: Int) -> String {
-        let digits = String(local)
-        return "segment-" + String(repeating: "0", count: max(0, 5 - digits.count)) + digits
+        // Concatenated, not padded by repeating: strings this short take no heap memory.
+        let zeros = local < 10 ? "0000" : local < 100 ? "000" : local < 1000 ? "00" : "0"
+        return "segment-" + (local < 10_000 ? zeros : "") + String(local)
     }
     package static func segmentNumber(_ name: String) -> Int? {
         guard name.hasPrefix("segment-"), name.utf8.count == 13 else { return nil }

@@ -58,7 +58,7 @@ extension LogStore {
         }
         // Until every tombstone and supersede has been met, an entry may be of a dead version.
         if let recovery, !recovery.recordsMet { return (nil, .recovering) }
-        if entry.isExpired(at: wallSeconds) { return (nil, .expired) }
+        if entry.expiry != 0, entry.isExpired(at: wallSeconds) { return (nil, .expired) }
         if !devices[SegmentTable.device(entry.place.segment)].isReadable {
             return (nil, .deviceOut)
         }

@@ -38,8 +38,10 @@ package struct LogStoreConfiguration: Sendable {
     package var groupBytes: Int = 1 << 20
     /// Group buffers; writes wait only when all of them are in flight.
     package var groupBuffers: Int = 8
-    /// Images of at least this many bytes are written from where they lie, if aligned.
-    package var bypassBytes: Int = 1 << 20
+    /// Images of at least this many bytes are written from where they lie, if aligned. Copied,
+    /// 64 KiB blocks cost 0.14 to 0.58 CPU seconds a GiB, as the machine's caches fall; written in
+    /// place 0.12 to 0.16.
+    package var bypassBytes: Int = 64 << 10
     /// Groups of one stream in flight before further ones wait to fill.
     package var groupsInFlight: Int = 4
     /// Operations at once.

@@ -19,6 +19,8 @@ struct CheckpointLoad {
     var table: [UInt32: CheckpointSegment] = [:]
     var nextChunk: UInt32 = 0
     var doneChunks: UInt32 = 0
+    /// Entries in the chunks read so far.
+    var entries: UInt64 = 0
     var failed = false
     /// Chunk being read by each buffer, or nil.
     var reading: [UInt32?] = []
@@ -55,6 +57,8 @@ extension LogStore {
                     } else {
                         devices[device].checkpointFiles.1 = file
                     }
+                    // Made ahead of the first checkpoint, and not yet written.
+                    if let found = try? driver.information(file), found.size == 0 { continue }
                     load.candidates.append(CheckpointLoad.Candidate(file: file))
                 }
             }
@@ -199,6 +203,10 @@ extension LogStore {
             return true
         }
         if load.doneChunks >= end.chunkCount {
+            if load.entries != end.entryCount {
+                dropCheckpoint(recovery)
+                return true
+            }
             statistics.recovery.checkpointEntries = UInt64(index.count)
             startReplay(recovery)
             return true
@@ -249,6 +257,7 @@ extension LogStore {
             else { continue }
             if !publish(fingerprint, entry) { statistics.recovery.indexOverflow += 1 }
         }
+        recovery.checkpoint?.entries += UInt64(count)
         return true
     }
 

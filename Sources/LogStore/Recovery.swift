@@ -619,6 +619,7 @@ extension LogStore {
         }
         self.recovery = nil
         if configuration.openMode == .strict { judgeDamage() }
+        prepareCheckpoints()
         resumeWaitingToStart()
     }
 

@@ -49,24 +49,23 @@ package final class StagedStore {
     package let configuration: StagedConfiguration
     /// Not owned: outlives the store.
     package unowned(unsafe) var sink: (any StoreSink)?
-    package var statistics = StagedStatistics()
+    @exclusivity(unchecked) package var statistics = StagedStatistics()
     package let touches: TouchQueue
 
     let operations: StagedPool
     /// Operations that wait for slabs, in order.
-    var waitingForSlabs = StagedList()
+    @exclusivity(unchecked) var waitingForSlabs = StagedList()
     /// Operations that found no room in the log.
-    var waitingForLog = StagedList()
+    @exclusivity(unchecked) var waitingForLog = StagedList()
     /// First operation that waits for each resident's filling, by resident slot.
     var joined: [Int32]
     var touchBuffer: [StagingKey]
-    var scratchKeys: UInt64 = 0
     /// The earliest deadline of a live operation.
-    var earliestDeadline = UInt64.max
-    var deadlineCount = 0
+    @exclusivity(unchecked) var earliestDeadline = UInt64.max
+    @exclusivity(unchecked) var deadlineCount = 0
     var wasRecovered = false
     /// Bytes of heap memory behind unaligned reads under way.
-    var bounceInUse = 0
+    @exclusivity(unchecked) var bounceInUse = 0
     static let bounceLimit = 64 << 20
     var closing = false
 

@@ -365,7 +365,9 @@ import Testing
         #expect(world.remove("key-7", space) == .deleted)
         world.checkpoint()
         let name = try #require(
-            world.machine.fileNames("/store").first { $0.hasPrefix("checkpoint-") })
+            world.machine.fileNames("/store").first {
+                $0.hasPrefix("checkpoint-") && world.machine.fileSize("/store", $0) != 0
+            })
         let segments = world.store.log.segments.counts.reduce(0, +)
         let offset =
             switch part {
