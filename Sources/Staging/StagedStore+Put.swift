@@ -32,7 +32,7 @@ extension StagedStore {
     }
 
     /// Whether there is a copy on disk that a put is compared with, and not put in the place of.
-    private func isPresent(_ fingerprint: Fingerprint) -> Bool {
+    func isPresent(_ fingerprint: Fingerprint) -> Bool {
         log.lookup(fingerprint).entry.map { !$0.isDamaged } ?? false
     }
 

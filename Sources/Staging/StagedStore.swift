@@ -192,7 +192,7 @@ package final class StagedStore {
             let fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
             let resident = arena?.find(fingerprint.stagingKey)
             let present =
-                resident?.state.isVisible == true || log.lookup(fingerprint).entry != nil
+                resident?.state.isVisible == true || isPresent(fingerprint)
             reply(operation.token, present ? .hit : .miss)
         }
         return true

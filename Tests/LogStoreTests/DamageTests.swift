@@ -174,9 +174,13 @@ import Testing
         #expect(whole.status == .miss && whole.reason == .failedCheck)
         for number in [0, 1, 3] { #expect(shard(world, space, value, number) == nil) }
         #expect(world.store.log.statistics.quarantinedBlocks == 1)
+        // Whoever asks is told to put it again.
+        let key = world.fingerprint("s", space)
+        #expect(!world.store.log.index.reader.contains(key, now: 1))
         // A put takes the damaged block's place, although it was not asked to replace one.
         #expect(world.put("s", space, value, shards: Self.shards).status == .stored)
         for number in 0..<4 { #expect(shard(world, space, value, number) == nil) }
+        #expect(world.store.log.index.reader.contains(key, now: 1))
         #expect(world.get("s", space, length: value.count).1 == value)
         world.kill()
         try world.open()

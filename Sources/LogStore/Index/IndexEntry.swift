@@ -45,7 +45,7 @@ package struct IndexEntry: Hashable, Sendable {
     package var checksum: UInt32
     /// Unix seconds; 0 for none.
     package var expiry: UInt32
-    /// Heat and the like, below 32; the index gives them no meaning.
+    /// Below 32. Of them the index itself goes by `damagedFlag` alone.
     package var flags: UInt8
 
     /// Flag of a block of which a shard was found damaged.
@@ -126,4 +126,11 @@ struct IndexWords {
 
     @inline(__always)
     static func expiry(_ word3: UInt64) -> UInt32 { UInt32(truncatingIfNeeded: word3 >> 5) }
+
+    /// Whether an entry counts as there: not expired, not damaged.
+    @inline(__always)
+    static func isPresent(_ word3: UInt64, now: UInt32) -> Bool {
+        let expiry = Self.expiry(word3)
+        return (expiry == 0 || expiry > now) && word3 & UInt64(IndexEntry.damagedFlag) == 0
+    }
 }

@@ -60,7 +60,8 @@ package struct IndexReader: @unchecked Sendable {
         return nil
     }
 
-    /// Whether the key is there and not expired at `now` (unix seconds).
+    /// Whether the key is there, not expired at `now` (unix seconds), and no shard of it was found
+    /// damaged: who is told no puts it again, and that heals it.
     package func contains(_ fingerprint: Fingerprint, now: UInt32) -> Bool {
         var patience = Patience()
         return contains(fingerprint, now: now, &patience)
@@ -200,8 +201,7 @@ package struct IndexReader: @unchecked Sendable {
             case .found:
                 let word3 = IndexLayout.load(candidate.bucket, field: 3, slot: candidate.slot)
                 guard candidate.isStill else { continue }
-                let expiry = IndexWords.expiry(word3)
-                return expiry == 0 || expiry > now
+                return IndexWords.isPresent(word3, now: now)
             }
         } while patience.again()
         return false
@@ -237,8 +237,7 @@ package struct IndexReader: @unchecked Sendable {
                 let lo = IndexLayout.load(candidate.bucket, field: 1, slot: candidate.slot)
                 let word3 = IndexLayout.load(candidate.bucket, field: 3, slot: candidate.slot)
                 if candidate.isStill, lo == keys[index].lo {
-                    let expiry = IndexWords.expiry(word3)
-                    into[index] = expiry == 0 || expiry > now
+                    into[index] = IndexWords.isPresent(word3, now: now)
                     continue
                 }
             } else if candidate.kind == .absent {
