@@ -51,14 +51,18 @@ extension Configuration {
         // With what is kept about each table, and at least one set of the large ones.
         split.shardTables = effectiveTableCacheBytes / 8 * 9 + (160 << 10)
         // An operation: 1 KiB of key memory, its slots in both layers and in the queue.
-        split.other = Self.fixedBytes + (operationsInFlight + 512) * 2048
+        split.other =
+            Self.fixedBytes + directories.count * Self.deviceBytes
+            + (operationsInFlight + 512) * 2048
         split.staging = stagingBytes.map { Self.stagingCost($0, slabBytes) } ?? 0
         return split
     }
 
     private static let groupGapBytes = 128 << 10
-    /// Bounce pages, checkpoint chunks, touches, request queues.
-    private static let fixedBytes = 14 << 20
+    /// Bounce pages (5 MiB), checkpoint chunks (5), manifest copies, touches, request queues.
+    private static let fixedBytes = 18 << 20
+    /// What reclaim reads at once.
+    private static let deviceBytes = 1 << 20
 
     /// Bytes of an index: buckets of 320 bytes for 8 entries, filled to 95 %.
     static func indexBytes(entries: Int) -> Int {

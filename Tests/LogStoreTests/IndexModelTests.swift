@@ -154,6 +154,10 @@ import Testing
         #expect(index.insert(twin, entry) == .inserted)
         #expect(index.find(twin) == entry)
         #expect(index.find(keyFingerprint(1)) == derivedEntry(keyFingerprint(1), 1))
+        // What is damaged is found, but does not count as there.
+        for number in stride(from: 0, to: fingerprints.count, by: 5) {
+            index.setFlags(fingerprints[number], IndexEntry.damagedFlag | 1)
+        }
         for size in [0, 1, 31, 32, 33, fingerprints.count] {
             var answers = [Bool](repeating: false, count: size + 1)
             fingerprints.withUnsafeBufferPointer { keys in
@@ -163,7 +167,10 @@ import Testing
                 }
             }
             for number in 0..<size {
-                #expect(answers[number] == (index.find(fingerprints[number]) != nil))
+                let found = index.find(fingerprints[number])
+                let present = found.map { !$0.isDamaged } ?? false
+                #expect(answers[number] == present)
+                #expect(index.reader.contains(fingerprints[number], now: 1) == present)
             }
             #expect(answers[size] == false)
         }

@@ -45,7 +45,7 @@ func derivedEntry(_ fingerprint: Fingerprint, _ version: UInt32) -> IndexEntry {
         versionLow: version,
         checksum: UInt32(truncatingIfNeeded: b >> 26),
         expiry: 0,
-        flags: UInt8(truncatingIfNeeded: b >> 59))
+        flags: UInt8(truncatingIfNeeded: b >> 60))  // not damaged
 }
 
 /// Monotonic nanoseconds.
