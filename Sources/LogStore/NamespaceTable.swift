@@ -94,8 +94,12 @@ package struct NamespaceTable {
     @inline(__always)
     func slot(instance: UInt64) -> UInt16? { slots[instance] }
 
+    /// 0, which no instance has, for a slot beyond the table: callers' messages come unchecked.
     @inline(__always)
-    package func instance(_ slot: UInt16) -> UInt64 { hot[Int(slot)].instance }
+    package func instance(_ slot: UInt16) -> UInt64 {
+        Int(slot) < Self.capacity ? hot[Int(slot)].instance : 0
+    }
+    // The slots below are those of live namespaces.
     @inline(__always)
     package func fingerprint(_ slot: UInt16) -> Identity128 { hot[Int(slot)].fingerprint }
     @inline(__always)

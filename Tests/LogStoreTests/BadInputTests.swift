@@ -54,7 +54,11 @@ import Testing
         #expect(world.put("a", 77, value).status == .invalid, "unknown namespace")
         #expect(world.put("a", UInt16.max, value).status == .invalid)
         #expect(world.get("a", 77, length: 10).0.status == .invalid)
-        #expect(world.run(.contains, "a", 77).status != .hit)
+        for slot: UInt16 in [77, 4096, .max] {
+            for kind in [StoreOperationKind.contains, .touch, .pin, .unpin] {
+                #expect(world.run(kind, "a", slot).status != .hit)
+            }
+        }
         let large = payload("a", revision: 0, length: world.configuration.log.maximumBlockBytes + 1)
         #expect(world.put("a", space, large).status == .tooLarge)
         for shards: [UInt32] in [[1, 2], [], [8000, 1], [UInt32.max, 8001]] {
