@@ -68,8 +68,9 @@ final class KillChild: StoreSink {
         log.checkpointShare = 4
         log.holder = "torture \(getpid())"
         // 4096 keys of 32 KiB on average outgrow 24 segments of 3 MiB. In a cache the oldest
-        // segment goes though others hold more that is dead, so 512 keys need room for so many puts (some
-        // 40 of each key in 256 segments) that none is left in a segment whose turn it is.
+        // segment goes though others hold more that is dead, so 512 keys need room for so many
+        // puts (some 40 of each key in 256 segments) that none is left in a segment whose turn
+        // it is.
         log.capacityBytes = (3 << 20) * UInt64(evicts ? 24 : 256) + (32 << 20)
         let regions = RegionTable()
         do throws(IOError) {
