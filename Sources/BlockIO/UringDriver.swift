@@ -41,8 +41,8 @@ package final class UringDriver: BlockDriver {
     private let scratch: UnsafeMutablePointer<UnsafeMutablePointer<io_uring_cqe>?>
     private static let batch = 64
     /// A few requests are held back for the call that follows, `wait` more often than not, which
-    /// hands them over and sleeps in one system call: a fifth less CPU where requests come one by
-    /// one. So many calls of others may come before they are handed over after all.
+    /// hands them over and sleeps in one system call: a seventh less CPU where requests come one
+    /// by one. So many calls of others may come before they are handed over after all.
     private var holds = 0
     private static let holdCalls = 3
     private static let holdLimit: UInt32 = 8
