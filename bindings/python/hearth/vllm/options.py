@@ -117,6 +117,9 @@ def acquire(where: str, directories: list[str], store: dict[str, Any]) -> hearth
             raise ConfigurationError(
                 f"{where}: the store in {', '.join(directories)} is in use: {error}. "
                 "Give each engine a directory of its own") from error
+        # An index that is still being rebuilt answers "not there" for blocks that are: an engine takes
+        # longer to start than the store to find them all.
+        opened.wait_recovered()
         _open[key] = (opened, 1)
         return opened
 

@@ -13,7 +13,7 @@ reason is a miss at the next lookup, so that vLLM computes it anew instead of as
 import os
 import time
 import zlib
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any, ClassVar, Optional
 
@@ -43,8 +43,6 @@ from hearth.vllm.chains import Chains
 logger = init_logger("vllm.hearth.tier")
 
 WHERE = "HearthTier"
-# Lookups taken down between two steps; beyond it the oldest are forgotten: their order is advice.
-SEEN_ROOM = 1 << 16
 # A put that is refused for want of room in memory is tried again within this time.
 RETRY_SECONDS = 5.0
 DEFAULTS: dict[str, Any] = {
@@ -116,6 +114,11 @@ class HearthTier(SecondaryTierManager):
                 logger.warning("enable_kv_events is set on tier '%s', but vLLM publishes no KV "
                                "events (kv_events_config): none are made", tier_type)
 
+        # vLLM's primary tier is the DRAM tier here: a second one below it would hold the same chunks
+        # and cost each of them a copy.
+        if store.get("staging") is None:
+            store["staging"] = 0
+            store.setdefault("memory", "256MiB")
         self._store = options.acquire(WHERE, where, options.sized(WHERE, store, row))
         try:
             self._space = self._store.namespace(
@@ -130,7 +133,7 @@ class HearthTier(SecondaryTierManager):
         self._waiting: list[Transfer] = []         # for a retry
         self._ended: list[JobResult] = []          # of jobs that ended while they were submitted
         self._chains = Chains()
-        self._seen: deque[tuple[bytes, ReqContext]] = deque(maxlen=SEEN_ROOM)
+        self._seen: list[Any] = []  # of one step: a context, its keys, the next context ...
         self._avoid: set[bytes] = set()
         self._counts: Counter[tuple[str, tuple[str, ...]]] = Counter()
         self._closed = False
@@ -156,20 +159,29 @@ class HearthTier(SecondaryTierManager):
         request, so this is the one hot path: no attribute is looked up on it."""
         contains, note, avoid = self._space.contains, self._seen.append, self._avoid
         hit, miss = LookupResult.HIT, LookupResult.MISS
+        last: Optional[ReqContext] = None
 
         def lookup(key: OffloadKey, req_context: ReqContext) -> LookupResult:
-            note((key, req_context))
+            nonlocal last
+            if req_context is not last:  # it marks whose the keys after it are
+                last = req_context
+                note(req_context)
+            note(key)
             return hit if contains(key) else miss
 
         def careful(key: OffloadKey, req_context: ReqContext) -> LookupResult:
-            note((key, req_context))
+            nonlocal last
+            if req_context is not last:
+                last = req_context
+                note(req_context)
+            note(key)
             return hit if contains(key) and key not in avoid else miss
 
         self.lookup = careful if avoid else lookup  # type: ignore[method-assign]
 
     def lookup(self, key: OffloadKey, req_context: ReqContext) -> LookupResult:
         """Whether the chunk is there: from memory, at once. Hidden by `_bind_lookup`."""
-        self._seen.append((key, req_context))
+        self._seen.extend((req_context, key))
         there = self._space.contains(key) and key not in self._avoid
         return LookupResult.HIT if there else LookupResult.MISS
 
@@ -313,10 +325,18 @@ class HearthTier(SecondaryTierManager):
 
     def _learn(self) -> None:
         """Takes the lookups since the last time down, and hints the chains that they begin."""
-        if not self._seen:
+        if len(self._seen) < 2:
             return
-        seen = list(self._seen)
+        seen: list[tuple[bytes, ReqContext]] = []
+        context: Optional[ReqContext] = None
+        for one in self._seen:
+            if not isinstance(one, bytes):
+                context = one
+            elif context is not None:
+                seen.append((one, context))
         self._seen.clear()
+        if context is not None:
+            self._seen.append(context)  # keys that follow without a mark are still its
         for request, keys in self._chains.learn(seen).items():
             self._hint("chain", space=self._space, keys=keys, request=_number(request))
 
