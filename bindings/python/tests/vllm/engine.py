@@ -108,6 +108,9 @@ def main() -> None:
         elif "sleep" in step:
             time.sleep(step["sleep"])
             answers.append(None)
+        elif "environment" in step:  # of this process: for engines that run in it
+            os.environ.update(step["environment"])
+            answers.append(None)
         elif "command" in step:
             answers.append(subprocess.run(step["command"], check=True).returncode)
     print("ENGINE " + json.dumps({"ready": ready, "answers": answers}), flush=True)

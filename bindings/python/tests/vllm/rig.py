@@ -24,7 +24,7 @@ from vllm.v1.kv_offload.config import (
 from vllm.v1.kv_offload.factory import OffloadingSpecFactory
 
 ROW = 64 << 10
-SMALL_STORE = {"capacity": "2200MiB", "max_block": "1MiB", "segment": "256MiB"}
+SMALL_STORE = {"capacity": "640MiB", "max_block": "1MiB", "segment": "64MiB"}
 
 
 def config(tiers: Sequence[dict[str, Any]], chunks: int, *, row: int = ROW, model: str = "m",

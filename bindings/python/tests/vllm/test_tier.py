@@ -215,8 +215,8 @@ def test_a_directory_in_use_is_refused_and_free_after(store_path):
 
     hold = subprocess.Popen(
         [sys.executable, "-c", "import hearth, sys, time\n"
-         f"s = hearth.open({str(store_path)!r}, capacity='2200MiB', max_block='1MiB',"
-         " segment='256MiB')\nprint('held', flush=True)\ntime.sleep(60)"],
+         f"s = hearth.open({str(store_path)!r}, capacity='640MiB', max_block='1MiB',"
+         " segment='64MiB')\nprint('held', flush=True)\ntime.sleep(60)"],
         stdout=subprocess.PIPE, text=True)
     try:
         assert hold.stdout.readline().strip() == "held"
@@ -258,7 +258,7 @@ def test_store_mode_when_full_refuses_and_counts(store_path):
         count += 1
         stats = rig.manager.get_stats()
         refused = sum(value for name, value in stats.reduce().items() if "no-space" in name)
-    assert refused, "a store of 2.2 GiB took 2.4 GiB"
+    assert refused, "a store of 640 MiB took 2.4 GiB"
     first = keys(120, "round0-")
     assert rig.look(first) == [HIT] * 120 and rig.check(first) == 120
     rig.close()
