@@ -2,7 +2,7 @@
 as they were when the block was saved and as they are once it was loaded. Tests compare the two.
 
 It also plants what must be found: HEARTH_TEST_FAULT is `swap` (two loaded blocks exchange their
-bytes), `zero` (one layer of one block), or `flip` (one bit, where no check of the store can see it).
+bytes), `zero` (one layer of all blocks), or `flip` (one bit, where no check of the store can see it).
 """
 
 import ctypes
@@ -31,16 +31,17 @@ class RecordingConnector(HearthConnector):
             return
         layers = self._worker.pages.layers
         index = next(i for i, page in enumerate(layers) if page.layer == layer_name)
-        page, blocks = layers[index], plan.loads[0].blocks
-        first, second = self._bytes(page, blocks[0]), self._bytes(page, blocks[1])
+        page, middle = layers[index], index == len(layers) // 2
+        pages = [self._bytes(page, block) for load in plan.loads for block in load.blocks]
         if fault == "swap":
-            first[:], second[:] = bytes(second), bytes(first)
-        elif fault == "zero" and index == len(layers) // 2:
-            first[:] = bytes(page.length)
-        elif fault == "flip" and index == len(layers) // 2:
-            whole = bytearray(bytes(first))
+            pages[0][:], pages[1][:] = bytes(pages[1]), bytes(pages[0])
+        elif fault == "zero" and middle:
+            for one in pages:
+                one[:] = bytes(page.length)
+        elif fault == "flip" and middle:
+            whole = bytearray(bytes(pages[0]))
             whole[page.length // 3] ^= 0x40
-            first[:] = bytes(whole)
+            pages[0][:] = bytes(whole)
 
     def wait_for_save(self) -> None:
         plan = self._connector_metadata

@@ -14,8 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import engine
 import pytest
+
+pytest.importorskip("vllm", exc_type=ImportError)
+pytest.importorskip("hearth._hearth", exc_type=ImportError)
 
 HERE = Path(__file__).resolve().parent
 STORE = {"capacity": "640MiB", "max_block": "2MiB", "segment": "72MiB"}
@@ -23,7 +25,7 @@ ENGINE = {"kv_cache_memory_bytes": 120_000_000, "max_model_len": 2048}
 PROMPTS = [[1, 1000], [2, 700]]
 WHOLE = 7 + 5  # blocks of 128 tokens: the last token of a prompt is always computed
 # bfloat16 keeps 8 bits: logits that were summed in another order differ by some of its steps.
-TOLERANCE = 0.08
+TOLERANCE = 0.02
 
 
 def run(model: Path, connector: str, steps: list[Any], *, extra: Any = None, inside: bool = True,
@@ -120,13 +122,16 @@ def test_after_a_restart_and_planted_faults_are_noticed(bench, tmp_path):
     assert digests(record, "loaded") == saved
     assert [one["cached"] for one in answers[0]] == [7 * 128, 5 * 128]
     reference = bench["off"]["answers"][0]
+    print(f"loaded: log-probabilities differ by {furthest(answers[0], reference):.4f}")
     assert furthest(answers[0], reference) < TOLERANCE
     for fault, answer in zip(faults, answers[3::3]):
         found = digests(tmp_path / fault, "loaded")
         wrong = [key for key in saved if found[key] != saved[key]]
-        assert len(wrong) == (4 if fault == "swap" else 2), fault  # of both prompts
-        if fault != "flip":
-            assert furthest(answer, reference) > TOLERANCE, fault
+        assert len(wrong) == {"swap": 4, "zero": WHOLE, "flip": 2}[fault], fault
+        print(f"{fault}: log-probabilities differ by {furthest(answer, reference):.4f}")
+    # Attention does not see a swap: keys carry their position, and a sum has no order. What is
+    # missing it must see, or the log-probabilities would prove nothing.
+    assert furthest(answers[6], reference) > TOLERANCE
 
 
 def flip_blocks(store: Path) -> int:
@@ -261,11 +266,18 @@ def test_hybrid_models_are_refused(bench):
         create(bench, {}, {"path": "/nowhere", **STORE}, groups)
 
 
-def test_a_directory_in_use_stops_the_engine_with_words(bench):
+def test_a_directory_in_use_is_refused_with_words(bench):
     import hearth
+    from hearth.vllm import options
 
     path = bench["base"] / "held"
     path.mkdir()
     with hearth.open(str(path), **STORE):
-        done = run(bench["model"], "hearth", [], extra={"path": str(path)})
-    assert "is in use" in done["refused"]
+        with pytest.raises(options.ConfigurationError, match="is in use.*directory of its own"):
+            options.acquire("HearthConnector", [str(path)], STORE)
+    one = options.acquire("HearthConnector", [str(path)], STORE)
+    assert options.acquire("HearthConnector", [str(path)], STORE) is one  # shared by count
+    options.release(one)
+    assert not one.closed
+    options.release(one)
+    assert one.closed

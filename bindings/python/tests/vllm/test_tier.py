@@ -7,6 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+pytest.importorskip("vllm", exc_type=ImportError)
+pytest.importorskip("hearth._hearth", exc_type=ImportError)
+
 from rig import ROW, Rig, hearth_tier, keys, payload
 from vllm.v1.kv_offload.base import (
     LookupResult,
