@@ -88,32 +88,37 @@ def generate(llm: Any, wanted: list[list[int]], new: int, vocabulary: int) -> li
     return answers
 
 
+def perform(llm: Any, step: dict[str, Any], vocabulary: int) -> Any:
+    if "generate" in step:
+        return generate(llm, step["generate"], step.get("new", 1), vocabulary)
+    if step.get("reset"):
+        return llm.reset_prefix_cache(reset_connector=step.get("connector", False))
+    if "sleep" in step:
+        return time.sleep(step["sleep"])
+    if "environment" in step:  # of this process: for engines that run in it
+        return os.environ.update(step["environment"])
+    return subprocess.run(step["command"], check=True).returncode
+
+
+def answer(what: Any) -> None:
+    print("ENGINE " + json.dumps(what), flush=True)
+
+
 def main() -> None:
-    given = json.load(sys.stdin)
+    given = json.loads(sys.stdin.readline())
     with open(os.path.join(given["model"], "config.json"), encoding="utf-8") as file:
         vocabulary = json.load(file)["vocab_size"]
     began = time.perf_counter()
-    answers: list[Any] = []
     try:
         llm = start(given)
     except Exception as error:
-        print("ENGINE " + json.dumps({"refused": f"{type(error).__name__}: {error}"}), flush=True)
-        return
+        return answer({"refused": f"{type(error).__name__}: {error}"})
     ready = time.perf_counter() - began
-    for step in given["steps"]:
-        if "generate" in step:
-            answers.append(generate(llm, step["generate"], step.get("new", 1), vocabulary))
-        elif step.get("reset"):
-            answers.append(llm.reset_prefix_cache(reset_connector=step.get("connector", False)))
-        elif "sleep" in step:
-            time.sleep(step["sleep"])
-            answers.append(None)
-        elif "environment" in step:  # of this process: for engines that run in it
-            os.environ.update(step["environment"])
-            answers.append(None)
-        elif "command" in step:
-            answers.append(subprocess.run(step["command"], check=True).returncode)
-    print("ENGINE " + json.dumps({"ready": ready, "answers": answers}), flush=True)
+    answers = [perform(llm, step, vocabulary) for step in given["steps"]]
+    answer({"ready": ready, "answers": answers})
+    if given.get("serve"):
+        for line in sys.stdin:  # a step a line, an answer a line
+            answer(perform(llm, json.loads(line), vocabulary))
     if given.get("abrupt"):
         os._exit(0)
 

@@ -60,7 +60,8 @@ def furthest(one: list[Any], other: list[Any]) -> float:
             return float("inf")
         for here, there in zip(mine["logprobs"], theirs["logprobs"], strict=True):
             both = here.keys() & there.keys()
-            assert len(both) >= 3
+            if len(both) < 3:
+                return float("inf")
             worst = max(worst, *(abs(here[token] - there[token]) for token in both))
     return worst
 
