@@ -4,12 +4,13 @@ MINUTES ?= 30
 BENCH ?=
 SOURCES := Sources Tests Package.swift
 
-.PHONY: help run test bench soak format lint setup clean
+.PHONY: help run test bench demo-vllm soak format lint setup clean
 
 help:
 	@echo "make run      build, then a guided demonstration: device, store, kill, reopen (3 min)"
 	@echo "make test     everything that must hold, under 40 minutes on 2 cores"
 	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
+	@echo "make demo-vllm  vLLM with Hearth off, on, and with its own connector (needs PyPI)"
 	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over"
 	@echo "make format   format the Swift sources; make lint only looks"
 	@echo "make setup    install what is missing; make clean removes what was built"
@@ -27,6 +28,9 @@ test: setup
 bench: setup
 	swift build -c release --product hearth-bench
 	bench/rows $(BENCH)
+
+demo-vllm: setup
+	bench/demo-vllm
 
 soak: setup
 	swift build -c release --product hearth-torture

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Measures HearthConnector in a whole vLLM engine against recompute and vLLM's ExampleConnector.
 
     tools/vllm-python bench/vllm/measure.py [--pairs N] [--tokens N] [--folder DIR] [restart|reuse]
