@@ -2,11 +2,11 @@
 
     tools/vllm-python bench/vllm/demo.py MODEL MODE FOLDER SESSIONS TURNS TOKENS NEW KV_TOKENS GAP
 
-Each session takes TURNS turns; a turn's prompt is all that was said before and TOKENS new tokens, the
-answer is NEW tokens. Turns of a session follow each other after an exponential pause of GAP seconds
-in the mean, and sessions begin the same way, so that arrivals are about Poisson. All of it comes from
-one seed: every mode sees the same prompts at the same times, if its answers are the same. Time to
-first token counts from the arrival. The result is a line of JSON after "DEMO ".
+Each session takes TURNS turns; a turn's prompt is all that was said before and TOKENS new tokens,
+the answer is NEW tokens. Turns of a session follow each other after an exponential pause of GAP
+seconds in the mean, and sessions begin the same way, so that arrivals are about Poisson. All of it
+comes from one seed: every mode sees the same prompts, with the same pauses. Time to first token
+counts from the arrival. The result is a line of JSON after "DEMO ".
 """
 
 import heapq

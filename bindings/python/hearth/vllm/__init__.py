@@ -1,7 +1,8 @@
 """Hearth inside vLLM, loaded from vLLM's configuration alone.
 
-`HearthTier` is a secondary tier of vLLM's own offloading (`TieringOffloadingSpec`), `HearthConnector`
-a KV connector for engines without that tier. docs/vllm.md has the configuration lines.
+`HearthTier` is a secondary tier of vLLM's own offloading (`TieringOffloadingSpec`),
+`HearthConnector` a KV connector for engines without that tier. docs/vllm.md has the configuration
+lines.
 
 Each is imported when it is first asked for: the scheduler of an engine that uses one must not pay
 for the other, and `import hearth.vllm` works where vLLM is not installed.

@@ -24,7 +24,7 @@ class Chain:
         self.keys: list[bytes] = []  # in the order in which they were first seen
 
     def follow(self, key: bytes) -> Optional[bytes]:
-        """Notes that `key` came next, and returns its parent. A key that was seen before keeps it."""
+        """Notes that `key` came next, and returns its parent, which a key that is known keeps."""
         group = key[-GROUP_BYTES:]
         if key in self.parents:
             parent = self.parents[key]

@@ -91,7 +91,7 @@ class HearthConnector(KVConnectorBase_V1):
         return True
 
     def get_mem_pool_context(self) -> Optional[AbstractContextManager]:
-        """On CPUs the KV cache is allocated at a page boundary, so that the device reads into it."""
+        """On CPUs the KV cache begins at a page boundary, so that the device reads into it."""
         if self._vllm_config.device_config.device_type == "cpu" and not self._mine["staged"]:
             return aligned_allocation()
         return None

@@ -5,7 +5,8 @@ object. On CPUs it gives the worker a process of its own; then the scheduler ask
 that only this user may connect to. A message is a batch of keys; the answer comes from the index in
 memory. Whatever goes wrong on the way is an answer of "not there", which only costs a recompute.
 
-A request is `op, count, key length | keys`, an answer one byte a key (or one byte in all).
+A request is `op, count, key length | keys` (for CANCEL the two numbers are the request's), an
+answer one byte a key, or one in all.
 """
 
 import hashlib
@@ -87,7 +88,7 @@ class Server:
                     if head is None:
                         return
                     op, count, length = HEAD.unpack(head)
-                    if op > PURGE or count * max(length, 1) > MOST_BYTES:
+                    if op > PURGE or (op in (CONTAINS, CHAIN) and count * length > MOST_BYTES):
                         logger.error("Hearth: a message that is none on %s", self._path)
                         return
                     body = b""

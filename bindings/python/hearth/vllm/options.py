@@ -50,7 +50,7 @@ def split(where: str, given: Mapping[str, Any], own: Mapping[str, Any]
             f"{where}: 'path' is missing: the directory of the store, one a device")
     if store.get("capacity") is None and store.get("value_bytes") is None:
         raise ConfigurationError(
-            f"{where}: 'capacity' is missing: what the store may take of the disk, such as \"100GiB\"")
+            f"{where}: 'capacity' is missing: what the store may take of the disk, as \"100GiB\"")
     return mine, store
 
 
@@ -68,7 +68,7 @@ def number(where: str, name: str, value: Any, least: float, most: float) -> floa
 
 
 def paths(where: str, given: Any, replica: int, replicas: int) -> list[str]:
-    """The store's directories. Each data-parallel replica has its own: one process holds a store."""
+    """The store's directories; one for each data-parallel replica, since one process holds it."""
     many = [given] if isinstance(given, (str, os.PathLike)) else given
     if not isinstance(many, (list, tuple)) or not many:
         raise ConfigurationError(f"{where}: path must be a directory or a list of them: {given!r}")
@@ -117,7 +117,7 @@ def acquire(where: str, directories: list[str], store: dict[str, Any]) -> hearth
             raise ConfigurationError(
                 f"{where}: the store in {', '.join(directories)} is in use: {error}. "
                 "Give each engine a directory of its own") from error
-        # An index that is still being rebuilt answers "not there" for blocks that are: an engine takes
+        # An index that is being rebuilt answers "not there" for blocks that are: an engine takes
         # longer to start than the store to find them all.
         opened.wait_recovered()
         _open[key] = (opened, 1)

@@ -53,8 +53,8 @@ def weights(model: str, revision: str | None) -> str:
 
 
 def machine() -> dict[str, str]:
-    """The code that lays KV out: vLLM's version, and where attention runs; kernels for CPUs lay keys
-    out as the processor's features have it."""
+    """The code that lays KV out: vLLM's version, and where attention runs; kernels for CPUs lay
+    keys out as the processor's features have it."""
     import vllm
     from vllm.platforms import current_platform
 

@@ -98,7 +98,8 @@ class HearthTier(SecondaryTierManager):
         except ValueError:
             raise options.ConfigurationError(
                 f"{WHERE}: locality is LOCAL or REMOTE, not {mine['locality']!r}") from None
-        if primary_kv_view.ndim != 2 or not primary_kv_view.c_contiguous or primary_kv_view.readonly:
+        view = primary_kv_view
+        if view.ndim != 2 or not view.c_contiguous or view.readonly:
             raise options.ConfigurationError(
                 f"{WHERE}: the primary tier's memory must be a writable table of rows without gaps")
         row = self.block_size_bytes
@@ -114,8 +115,8 @@ class HearthTier(SecondaryTierManager):
                 logger.warning("enable_kv_events is set on tier '%s', but vLLM publishes no KV "
                                "events (kv_events_config): none are made", tier_type)
 
-        # vLLM's primary tier is the DRAM tier here: a second one below it would hold the same chunks
-        # and cost each of them a copy.
+        # vLLM's primary tier is the DRAM tier here: a second one below it would hold the same
+        # chunks, and cost each of them a copy.
         if store.get("staging") is None:
             store["staging"] = 0
             store.setdefault("memory", "256MiB")
@@ -199,6 +200,9 @@ class HearthTier(SecondaryTierManager):
     def _submit(self, transfer: Transfer) -> None:
         """Hands what is open of a transfer to the store."""
         indices = transfer.open
+        if not indices:
+            self._ended.append(self._finish(transfer))
+            return
         keys = [transfer.keys[index] for index in indices]
         rows = np.fromiter((transfer.rows[index] for index in indices), np.int64, len(indices))
         row = self.block_size_bytes

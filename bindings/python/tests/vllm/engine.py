@@ -5,7 +5,8 @@
 Steps are done in order: `{"generate": [[seed, tokens], ...], "new": n}` runs prompts one by one and
 tells time to first token, chosen tokens and log-probabilities; `{"reset": true}` empties the
 engine's own prefix cache, so that what follows can only come from the connector; `{"sleep": s}`;
-`{"command": [...]}` runs a program in between. The answer is one line of JSON after "ENGINE ".
+`{"environment": {...}}`; `{"command": [...]}` runs a program in between. The answer is a line of
+JSON after "ENGINE "; with `"serve": true` more steps are read after it, a line each.
 Connectors: off, hearth, example (vLLM's own), recording (recording.py, Hearth with a witness).
 """
 

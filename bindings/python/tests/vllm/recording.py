@@ -1,8 +1,8 @@
-"""HearthConnector with a witness: digests of every block's bytes in the paged cache, layer by layer,
-as they were when the block was saved and as they are once it was loaded. Tests compare the two.
+"""HearthConnector with a witness: digests of every block's bytes in the paged cache, layer by
+layer, as they were when the block was saved and as they are once it was loaded. Tests compare them.
 
 It also plants what must be found: HEARTH_TEST_FAULT is `swap` (two loaded blocks exchange their
-bytes), `zero` (one layer of all blocks), or `flip` (one bit, where no check of the store can see it).
+bytes), `zero` (one layer of all blocks), or `flip` (a bit, where no check of the store can see it).
 """
 
 import ctypes

@@ -291,7 +291,7 @@ class Constant(SecondaryTierManager):
 
 
 def median_of(function, rounds: int = 20) -> float:
-    """Seconds of this thread, which never waits in a lookup: other work on the cores counts less."""
+    """Seconds of this thread, which never waits in a lookup: other work counts less."""
     times = []
     for _ in range(rounds):
         began = time.thread_time()
