@@ -5,10 +5,11 @@ Hearth knows it; anything else is an error that names it. One directory is opene
 shared by count, since a second open of a store that is held is refused.
 """
 
+import contextlib
 import difflib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import hearth
@@ -112,7 +113,9 @@ def acquire(where: str, directories: list[str], store: dict[str, Any]) -> hearth
         for path in directories:
             os.makedirs(path, exist_ok=True)
         try:
-            opened = hearth.open(directories if len(directories) > 1 else directories[0], **store)
+            with _any_core():
+                opened = hearth.open(
+                    directories if len(directories) > 1 else directories[0], **store)
         except hearth.LockedError as error:
             raise ConfigurationError(
                 f"{where}: the store in {', '.join(directories)} is in use: {error}. "
@@ -122,6 +125,22 @@ def acquire(where: str, directories: list[str], store: dict[str, Any]) -> hearth
         opened.wait_recovered()
         _open[key] = (opened, 1)
         return opened
+
+
+@contextlib.contextmanager
+def _any_core() -> Iterator[None]:
+    """Threads that begin within it may run on every core. vLLM pins its workers on CPUs, and what
+    they start would share the core of the computation."""
+    try:
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    except (AttributeError, OSError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def release(store: hearth.Store) -> None:
