@@ -242,6 +242,10 @@ extension FioCommandLine {
                 job, text throws(OptionProblem) in
                 job.readMode = try OptionValue.choice(try required(text))
             },
+            Entry("kv_completion", "=inline|polled  on the store's thread, or on the job's own") {
+                job, text throws(OptionProblem) in
+                job.completion = try OptionValue.choice(try required(text))
+            },
             Entry("kv_write", "=insert|replace  fresh keys (default), or the same again") {
                 job, text throws(OptionProblem) in
                 job.writeMode = try OptionValue.choice(try required(text))

@@ -16,8 +16,8 @@ public final class Store: Sendable {
     package var engine: Engine { shared.engine }
 
     /// The low-level way in and out, for at most so many operations under way.
-    package func session(capacity: Int) -> Session {
-        Session(engine: engine, shared: shared, capacity: capacity)
+    package func session(capacity: Int, handler: Session.Handler? = nil) -> Session {
+        Session(engine: engine, shared: shared, capacity: capacity, handler: handler)
     }
 
     /// What the offsets of leased pieces count from; nil without staging.

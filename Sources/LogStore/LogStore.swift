@@ -42,7 +42,7 @@ package final class LogStore {
     @exclusivity(unchecked) package internal(set) var segments: SegmentTable
     @exclusivity(unchecked) package internal(set) var namespaces: NamespaceTable
     /// Not owned: the owner of the store outlives it and takes itself out before it goes.
-    package unowned(unsafe) var delegate: (any LogStoreDelegate)?
+    @exclusivity(unchecked) package unowned(unsafe) var delegate: (any LogStoreDelegate)?
     @exclusivity(unchecked) package var statistics = LogStoreStatistics()
 
     let operations: OperationPool

@@ -1,9 +1,13 @@
 // KvEngine: one job's operations on the store, through a session of its own. Everything an
 // operation points to (key, piece) lies at its tag, made once; nothing is allocated in the loop. A
 // throttled operation is tried again, so that to the job it only takes longer.
+//
+// With completions `inline` the job's loop is the session's handler and runs on the store's owner
+// thread: nobody wakes anybody. The job's thread sleeps meanwhile, so that there is one user still.
 
 import BenchKit
 import BlockIO
+import Dispatch
 import Glibc
 import Hearth
 import LogStore
@@ -39,8 +43,10 @@ struct KvManner {
     var durability = Durability.written
     var blockBytes = 4096
     var depth = 1
+    var inline = false
 
     init(_ options: JobOptions) {
+        inline = options.completesInline
         readMode = GetMode(options.readMode)
         durability = Durability(options.durability)
         blockBytes = Int(options.blockBytes)
@@ -68,9 +74,14 @@ extension Durability {
     }
 }
 
-final class KvEngine: BenchEngine {
+final class KvEngine: BenchEngine, @unchecked Sendable {
+    // Unchecked: it belongs to the job's thread; while `drive` sleeps there, to the owner thread.
     private let kv: KvStore
     private let session: Session
+    /// The job's loop while it is driven, and what says that it has ended.
+    private var step: ((UnsafeBufferPointer<BenchCompletion>) -> Bool)?
+    private let over = DispatchSemaphore(value: 0)
+    private let taken: UnsafeMutableBufferPointer<BenchCompletion>
     private let manner: KvManner
     private let keyNamespace: UInt64
     private let counters: KvCounters
@@ -95,7 +106,10 @@ final class KvEngine: BenchEngine {
         self.keyNamespace = keyNamespace
         self.counters = counters
         let depth = manner.depth
-        session = kv.session(depth)
+        let driven = Driven()
+        var handler: Session.Handler?
+        if manner.inline { handler = { driven.engine?.ended($0) } }
+        session = kv.session(depth, handler)
         region = try kv.register(arena)
         keys = KeyRoom(capacity: depth)
         pieces = .allocate(capacity: depth)
@@ -114,6 +128,9 @@ final class KvEngine: BenchEngine {
         completions = .allocate(capacity: depth)
         completions.initialize(
             repeating: StoreCompletion(token: 0, answer: StoreAnswer(token: 0, status: .done)))
+        taken = .allocate(capacity: depth)
+        taken.initialize(repeating: BenchCompletion(tag: 0))
+        driven.engine = self
     }
 
     deinit {
@@ -123,6 +140,7 @@ final class KvEngine: BenchEngine {
         buffers.deallocate()
         leases.deallocate()
         completions.deallocate()
+        taken.deallocate()
     }
 
     func submit(_ operation: BenchOperation) {
@@ -176,6 +194,41 @@ final class KvEngine: BenchEngine {
             }
             if count > 0 || !wait { return count }
         }
+    }
+
+    func drive(_ body: (UnsafeBufferPointer<BenchCompletion>) -> Bool) -> Bool {
+        guard manner.inline else { return false }
+        withoutActuallyEscaping(body) { body in
+            step = body
+            let runs = kv.store.onOwnerThread { [self] in advance(0) }
+            precondition(runs, "the store is open while a job runs")
+            over.wait()
+        }
+        return true
+    }
+
+    /// Owner thread: what the session's handler was given.
+    fileprivate func ended(_ ended: UnsafeBufferPointer<StoreCompletion>) {
+        var count = 0
+        for completion in ended {
+            guard let made = take(completion) else { continue }
+            taken[count] = made
+            count += 1
+        }
+        if count > 0 { advance(count) } else { flush() }
+    }
+
+    private func advance(_ count: Int) {
+        guard isOver(count) else { return }
+        step = nil
+        over.signal()
+    }
+
+    /// Apart, so that no reference to the job's loop is left when the job's thread goes on.
+    @inline(never)
+    private func isOver(_ count: Int) -> Bool {
+        guard let step else { return false }
+        return !step(UnsafeBufferPointer(rebasing: taken[..<count]))
     }
 
     /// Nil: to be tried again.
@@ -238,4 +291,10 @@ final class KvEngine: BenchEngine {
     }
 
     func finish() { kv.unregister(region) }
+}
+
+/// The engine that a session's handler belongs to: made after the session, and gone before it.
+private final class Driven: @unchecked Sendable {
+    // Unchecked: set before the first operation is submitted, read by the owner thread after.
+    weak var engine: KvEngine?
 }

@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/// Starts bringing the cache line at this address nearer; any address may be given.
+static inline void hearth_prefetch(const void *address) { __builtin_prefetch(address, 0, 3); }
+
 /// memfd_create, close-on-exec off so that a child can inherit it; `huge` asks for MFD_HUGETLB.
 int hearth_memfd(const char *name, int huge);
 
