@@ -18,18 +18,18 @@ setup:
 	@tools/setup
 
 run: setup
-	swift build -c release --product hearth-bench
+	tools/release hearth-bench
 	bench/demo
 
 test: setup
 	@tools/test
 
 bench: setup
-	swift build -c release --product hearth-bench
+	tools/release hearth-bench
 	bench/rows $(BENCH)
 
 soak: setup
-	swift build -c release --product hearth-torture
+	tools/release hearth-torture
 	tools/soak $(MINUTES)
 
 format:

@@ -110,6 +110,11 @@ package struct FioCommandLine {
                 "--size: \(size) is smaller than one block (--bs), "
                     + "which is \(options.blockBytes)")
         }
+        if options.completion == .inline, !options.mayCompleteInline {
+            throw UsageError(
+                "--kv_completion=inline is for one job of the store that only reads, with "
+                    + "--kv_mode=direct and without --verify: use polled")
+        }
         if options.engine == .kv {
             if !options.filename.isEmpty {
                 throw UsageError(

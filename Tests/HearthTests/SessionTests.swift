@@ -111,6 +111,76 @@ import Testing
         }.value
     }
 
+    /// What a handler is given, and what it submits; used on the owner thread only until `over`.
+    private final class Chain: @unchecked Sendable {
+        var session: Session?
+        var operation: StoreOperation
+        var left: Int
+        var statuses: [Status] = []
+        var mostUnderWay = 0
+        let over = AsyncStream.makeStream(of: Void.self)
+
+        init(_ operation: StoreOperation, count: Int) {
+            self.operation = operation
+            left = count
+        }
+
+        func next() {
+            guard left > 0 else {
+                if session?.count == 0 { over.continuation.finish() }
+                return
+            }
+            left -= 1
+            operation.token += 1
+            let taken = withUnsafePointer(to: operation) {
+                session?.submit(UnsafeBufferPointer(start: $0, count: 1))
+            }
+            #expect(taken == 1, "a place of what has ended is free for what follows")
+        }
+
+        func take(_ ended: UnsafeBufferPointer<StoreCompletion>) {
+            for completion in ended {
+                statuses.append(completion.answer.status)
+                next()
+            }
+            mostUnderWay = max(mostUnderWay, session?.count ?? 0)
+        }
+    }
+
+    @Test func handlerSubmitsWhatFollows() async throws {
+        let directory = TemporaryDirectory()
+        let store = try await Small.open(directory)
+        let space = try await store.namespace(Small.description)
+        let value = Payload.bytes("k", count: 4096)
+        #expect(await store.putBytes("k", value, in: space).status == .stored)
+        let key = Buffer(copying: Key("k").bytes)
+        let target = Buffer(count: 4096)
+        let piece = UnsafeMutablePointer<BlockIO.Piece>.allocate(capacity: 1)
+        defer { piece.deallocate() }
+        let address = UInt64(UInt(bitPattern: target.bytes.baseAddress))
+        piece.initialize(to: BlockIO.Piece(region: .process, offset: address, length: 4096))
+        var operation = StoreOperation(
+            kind: .get, token: 0, namespaceSlot: space.slot, key: UnsafeRawBufferPointer(key.bytes))
+        operation.pieces = UnsafePointer(piece)
+        operation.pieceCount = 1
+        let chain = Chain(operation, count: 100)
+        let session = store.session(capacity: 2) { chain.take($0) }
+        chain.session = session
+        #expect(
+            store.onOwnerThread {
+                chain.next()
+                chain.next()
+            })
+        for await _ in chain.over.stream {}
+        #expect(chain.statuses == [Status](repeating: .hit, count: 100))
+        #expect(chain.mostUnderWay == 2)
+        #expect([UInt8](target.bytes) == value)
+        #expect(session.count == 0)
+        chain.session = nil
+        await store.close()
+        withExtendedLifetime(key) {}
+    }
+
     @Test func pollComesBackWithNothing() async throws {
         let directory = TemporaryDirectory()
         let store = try await Small.open(directory)

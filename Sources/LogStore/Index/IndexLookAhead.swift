@@ -1,4 +1,4 @@
-// IndexLookAhead: brings the entries of keys that are about to be looked up into the cache. A lookup
+// IndexLookAhead: brings entries of keys that are about to be looked up into the cache. A lookup
 // alone is two or three misses of cache and page table one after the other; a batch of keys goes
 // through `prefetch`, all of them, then `prefetchNext`, all of them, and then through its lookups,
 // and the misses overlap. Valid as long as the index.
