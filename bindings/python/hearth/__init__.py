@@ -8,18 +8,23 @@ import os as _os
 from hearth import _aio, _hearth
 from hearth._hearth import Namespace, Queue, Region, Store, version
 from hearth._types import (
+    Buffer,
     ClosedError,
+    Durability,
     Entry,
     Error,
+    Fields,
     ForkedError,
     FormatError,
     LockedError,
+    Mode,
     Result,
 )
 
 __all__ = [
-    "ClosedError", "Entry", "Error", "ForkedError", "FormatError", "LockedError", "Namespace",
-    "Queue", "Region", "Result", "Store", "open", "version",
+    "Buffer", "ClosedError", "Durability", "Entry", "Error", "Fields", "ForkedError",
+    "FormatError", "LockedError", "Mode", "Namespace", "Queue", "Region", "Result", "Store",
+    "open", "version",
 ]
 
 

@@ -12,7 +12,7 @@ A *buffer* is where a block's bytes come from or go to:
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, Literal, NamedTuple, Union, final
 
 Buffer = Any
 Fields = Union[Mapping[str, str], Sequence[tuple[str, str]]]
@@ -44,6 +44,8 @@ class Result(NamedTuple):
     def ok(self) -> bool: ...
     """stored, already-present, hit, deleted or done."""
 
+_Results = list[Result]  # within Namespace, `list` is its method
+
 class Entry(NamedTuple):
     key: bytes
     length: int
@@ -57,6 +59,7 @@ def open(path: str | Sequence[str], **options: object) -> "Store":
     those of hearth_open in hearth.h: capacity="10GiB" or bytes, memory, staging, mode="cache"|"store"
     …; None values are left out, True and False are 1 and 0."""
 
+@final
 class Store:
     def __enter__(self) -> "Store": ...
     def __exit__(self, *exception: object) -> None: ...
@@ -88,14 +91,16 @@ class Store:
         step: int = 0, layer: int = 0, first: int = 0, number: int = 0, confidence: float = 0.0,
     ) -> int: ...
 
+@final
 class Region:
     """Registered memory; `region[offset:offset + length]` is a buffer."""
     number: int
     address: int
     length: int
-    def __getitem__(self, part: slice) -> tuple["Region", int, int]: ...
+    def __getitem__(self, key: slice, /) -> tuple["Region", int, int]: ...
     def unregister(self) -> None: ...
 
+@final
 class Namespace:
     store: Store
     def close(self) -> None: ...
@@ -129,10 +134,15 @@ class Namespace:
         """Every block; reads from the device as it goes."""
 
     # The same for asyncio: a batch is one future of the running loop.
-    async def aget(self, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any) -> list[Result]: ...
-    async def aput(self, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any) -> list[Result]: ...
-    async def adelete(self, keys: Sequence[bytes], **how: Any) -> list[Result]: ...
+    async def aget(
+        self, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any
+    ) -> _Results: ...
+    async def aput(
+        self, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any
+    ) -> _Results: ...
+    async def adelete(self, keys: Sequence[bytes], **how: Any) -> _Results: ...
 
+@final
 class Queue:
     """Batches under way: submit them, and drain what has ended. For engines with their own loop."""
     def fileno(self) -> int:

@@ -1,7 +1,13 @@
 """What the extension hands out: results, entries and errors. Defined here, as Python's own named
 tuples and exceptions; the extension makes them."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Union
+
+Buffer = Any
+Fields = Union[Mapping[str, str], Sequence[tuple[str, str]]]
+Durability = Literal["volatile", "written", "durable"]
+Mode = Literal["direct", "cached"]
 
 _OK = frozenset(["stored", "already-present", "hit", "deleted", "done"])
 
@@ -56,5 +62,10 @@ class Entry(NamedTuple):
     shard_count: int
 
 
-for _type in (Error, LockedError, ClosedError, ForkedError, FormatError, Result, Entry):
-    _type.__module__ = "hearth"
+def _belong(*types: type) -> None:
+    """They are the package's: this module is not to be seen in messages and pickles."""
+    for one in types:
+        one.__module__ = "hearth"
+
+
+_belong(Error, LockedError, ClosedError, ForkedError, FormatError, Result, Entry)
