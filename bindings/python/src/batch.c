@@ -107,8 +107,8 @@ static int items_take(Items *items, PyObject *keys, const Sources *sources, cons
 {
     if (!(items->keys = take_items(keys, "keys"))) return -1;
     Py_ssize_t count = PyTuple_GET_SIZE(items->keys);
-    if (count > 1 << 28) {
-        PyErr_SetString(PyExc_ValueError, "keys: at most 2^28 go in one call");
+    if (count > 1 << INDEX_BITS) {
+        PyErr_Format(PyExc_ValueError, "keys: at most 2^%d go in one call", INDEX_BITS);
         return -1;
     }
     if (sources && sources->buffers) {
@@ -260,7 +260,7 @@ int64_t batch_submit(Batch *batch, hearth_queue queue)
         uint32_t first = batch->submitted, run = first / RUN, end = (run + 1) * RUN;
         if (end > batch->operation_count) end = batch->operation_count;
         for (uint32_t index = first; index < end; index++)
-            batch->operations[index].tag = (uint64_t)batch->slot << 32 | index;
+            batch->operations[index].tag = batch->number << INDEX_BITS | index;
         /* The data of a run ends where the next one's begins. */
         uint64_t base = batch->bases[run];
         uint64_t stop = (run + 1) * RUN < batch->count ? batch->bases[run + 1] : batch->data_bytes;

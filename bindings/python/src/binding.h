@@ -126,13 +126,16 @@ PyObject *outcome_result(const Outcome *outcome);
 
 /* --- Batches (batch.c) --- */
 
+/* A batch has at most 2^INDEX_BITS operations, and a queue 2^39 batches before a tag comes again:
+ * what is cancelled late, when it has ended, must not hit another. */
+#define INDEX_BITS 24
+
 typedef struct Views Views;
 typedef struct Batch {
     uint32_t count;           /* operations, each with a result */
     uint32_t operation_count; /* those to submit: `count`; fewer after a cancel; 1 if it is empty */
     uint32_t submitted, ended;
-    uint32_t slot;   /* of its queue's table; its operations' tags are slot << 32 | index */
-    uint64_t number; /* what Queue calls it */
+    uint64_t number; /* of its queue's batches; an operation's tag is number << INDEX_BITS | index */
     hearth_operation *operations;
     uint8_t *data;
     uint64_t data_bytes, data_room;

@@ -1,7 +1,7 @@
-/* Queue: batches under way. A batch is in the table of slots until it has ended; its operations'
- * tags hold the slot. Those that the queue had no room for wait in the backlog, first come first
- * served; those that have ended whole wait, in that order, to be drained. Nothing but the
- * library's own polling needs to be without the GIL. */
+/* Queue: batches under way. A batch is in a table, by its number, until it has ended; its
+ * operations' tags hold the number. Those that the queue had no room for wait in the backlog, first
+ * come first served; those that have ended whole wait, in that order, to be drained. Only waiting
+ * is done without the GIL. */
 #include "binding.h"
 
 #include <time.h>
@@ -21,9 +21,8 @@ typedef struct QueueObject {
     int descriptor;
     int state; /* as a store's */
     pid_t closer;
-    Batch **slots;
-    uint32_t *vacant; /* numbers of slots to use */
-    uint32_t slot_room, vacant_count;
+    Batch **table; /* at number % room: a number whose place is taken is left out */
+    uint32_t room, used;
     Fifo backlog, ready;
     uint64_t next_number;
     uint32_t pending;   /* batches not yet drained */
@@ -68,38 +67,48 @@ static int queue_check(const QueueObject *queue)
     return -1;
 }
 
-static int slot_take(QueueObject *queue, Batch *batch)
+/* The batch of that number, while it has not ended. */
+static Batch *table_find(const QueueObject *queue, uint64_t number)
 {
-    if (queue->vacant_count == 0) {
-        uint32_t room = queue->slot_room ? queue->slot_room * 2 : 64;
-        Batch **slots = PyMem_Realloc(queue->slots, room * sizeof *slots);
-        if (slots) queue->slots = slots;
-        uint32_t *vacant = PyMem_Realloc(queue->vacant, room * sizeof *vacant);
-        if (vacant) queue->vacant = vacant;
-        if (!slots || !vacant) {
+    Batch *batch = queue->room ? queue->table[number & (queue->room - 1)] : NULL;
+    return batch && batch->number == number ? batch : NULL;
+}
+
+/* Gives the batch its number. The table is at most half full, so that few are left out. */
+static int table_add(QueueObject *queue, Batch *batch)
+{
+    if (queue->used >= queue->room / 2) {
+        uint32_t room = queue->room ? queue->room * 2 : 64;
+        Batch **table = PyMem_Calloc(room, sizeof *table);
+        if (!table) {
             PyErr_NoMemory();
             return -1;
         }
-        for (uint32_t slot = room; slot-- > queue->slot_room;) {
-            slots[slot] = NULL;
-            vacant[queue->vacant_count++] = slot;
+        /* Numbers that differ modulo the old room differ modulo the new one. */
+        for (uint32_t place = 0; place < queue->room; place++) {
+            Batch *other = queue->table[place];
+            if (other) table[other->number & (room - 1)] = other;
         }
-        queue->slot_room = room;
+        PyMem_Free(queue->table);
+        queue->table = table;
+        queue->room = room;
     }
-    batch->slot = queue->vacant[--queue->vacant_count];
-    queue->slots[batch->slot] = batch;
+    while (queue->table[queue->next_number & (queue->room - 1)]) queue->next_number++;
+    batch->number = queue->next_number++ & ((UINT64_C(1) << (63 - INDEX_BITS)) - 1);
+    queue->table[batch->number & (queue->room - 1)] = batch;
+    queue->used++;
     return 0;
 }
 
-static void slot_free(QueueObject *queue, Batch *batch)
+static void table_remove(QueueObject *queue, Batch *batch)
 {
-    queue->slots[batch->slot] = NULL;
-    queue->vacant[queue->vacant_count++] = batch->slot;
+    queue->table[batch->number & (queue->room - 1)] = NULL;
+    queue->used--;
 }
 
 static void batch_finish(QueueObject *queue, Batch *batch)
 {
-    slot_free(queue, batch);
+    table_remove(queue, batch);
     fifo_add(&queue->ready, batch);
 }
 
@@ -129,11 +138,11 @@ static void hand_on(QueueObject *queue)
 static void complete(QueueObject *queue, const hearth_completion *completions, int64_t count)
 {
     for (int64_t index = 0; index < count; index++) {
-        uint64_t slot = completions[index].tag >> 32;
-        Batch *batch = slot < queue->slot_room ? queue->slots[slot] : NULL;
+        uint64_t tag = completions[index].tag;
+        Batch *batch = table_find(queue, tag >> INDEX_BITS);
         if (!batch) continue;
         uint32_t before = batch->ended;
-        batch_complete(batch, (uint32_t)completions[index].tag, &completions[index]);
+        batch_complete(batch, tag & ((1 << INDEX_BITS) - 1), &completions[index]);
         queue->under_way -= batch->ended - before;
         if (batch->ended != before && batch_ended(batch)) batch_finish(queue, batch);
     }
@@ -185,13 +194,11 @@ static void let_go(QueueObject *queue, bool is_free)
     queue->state = STORE_CLOSED;
     Fifo all = queue->ready;
     queue->ready = queue->backlog = (Fifo){NULL, NULL};
-    for (uint32_t slot = 0; slot < queue->slot_room; slot++)
-        if (queue->slots[slot]) fifo_add(&all, queue->slots[slot]);
-    PyMem_Free(queue->slots);
-    PyMem_Free(queue->vacant);
-    queue->slots = NULL;
-    queue->vacant = NULL;
-    queue->slot_room = queue->vacant_count = queue->pending = 0;
+    for (uint32_t place = 0; place < queue->room; place++)
+        if (queue->table[place]) fifo_add(&all, queue->table[place]);
+    PyMem_Free(queue->table);
+    queue->table = NULL;
+    queue->room = queue->used = queue->pending = 0;
     while (all.first) {
         Batch *batch = fifo_take(&all);
         if (is_free) batch_free(batch); /* otherwise lost, which beats writing into used memory */
@@ -308,17 +315,16 @@ PyObject *store_queue(StoreObject *store, PyObject *const *arguments, Py_ssize_t
 static PyObject *submit(QueueObject *queue, Batch *batch)
 {
     /* Buffers ran code of their own: the queue may have been closed by it. */
-    if (queue_check(queue) < 0 || slot_take(queue, batch) < 0) goto failed;
+    if (queue_check(queue) < 0 || table_add(queue, batch) < 0) goto failed;
     if (!queue->backlog.first) {
         int64_t error = batch_push(queue, batch);
         if (error < 0 && batch->submitted == 0) {
             raise_error(error);
-            slot_free(queue, batch);
+            table_remove(queue, batch);
             goto failed;
         }
     }
     if (batch->submitted < batch->operation_count) fifo_add(&queue->backlog, batch);
-    batch->number = queue->next_number++;
     queue->pending++;
     return PyLong_FromUnsignedLongLong(batch->number);
 failed:
@@ -444,22 +450,18 @@ static PyObject *cancel(QueueObject *queue, PyObject *const *arguments, Py_ssize
     uint64_t number;
     if (arguments_take(&signature, arguments, count, names, &value, NULL) < 0) return NULL;
     if (take_uint64(value, "batch", &number) < 0 || queue_check(queue) < 0) return NULL;
-    for (uint32_t slot = 0; slot < queue->slot_room; slot++) {
-        Batch *batch = queue->slots[slot];
-        if (!batch || batch->number != number) continue;
-        if (batch->submitted > 0) {
-            uint64_t first = (uint64_t)slot << 32;
-            int32_t error =
-                hearth_cancel(queue->handle, first, first + batch->submitted - 1);
-            if (error < 0) return raise_error(error);
-        }
-        if (batch->submitted < batch->operation_count) {
-            fifo_remove(&queue->backlog, batch);
-            batch_cut(batch, HEARTH_CANCELLED);
-            /* Nothing of it was under way: what fills the queue wakes those who wait. */
-            if (batch_ended(batch)) batch_finish(queue, batch);
-        }
-        break;
+    Batch *batch = table_find(queue, number);
+    if (!batch) Py_RETURN_NONE; /* it has ended */
+    if (batch->submitted > 0) {
+        uint64_t first = number << INDEX_BITS;
+        int32_t error = hearth_cancel(queue->handle, first, first + batch->submitted - 1);
+        if (error < 0) return raise_error(error);
+    }
+    if (batch->submitted < batch->operation_count) {
+        fifo_remove(&queue->backlog, batch);
+        batch_cut(batch, HEARTH_CANCELLED);
+        /* Nothing of it was under way: what fills the queue wakes those who wait. */
+        if (batch_ended(batch)) batch_finish(queue, batch);
     }
     Py_RETURN_NONE;
 }

@@ -104,8 +104,12 @@ static int run(Batch *batch, bool *is_free)
             hearth_cancel(queue, 0, UINT32_MAX);
         }
     }
-    give_back(store, queue);
-    if (!interrupted) return 0;
+    if (!interrupted) {
+        give_back(store, queue);
+        return 0;
+    }
+    /* Its cancel may be looked at late: no other operations may have these tags. */
+    settle(store, queue);
     PyErr_Restore(type, value, trace);
     return -1;
 }
