@@ -91,5 +91,5 @@ def _add(owner, **functions):
 _add(Store, statistics=_statistics, prometheus=_prometheus)
 _add(Namespace, list=_list, aget=_aio.aget, aput=_aio.aput, adelete=_aio.adelete)
 
-# Stores left open are closed while the interpreter still works. Nothing is opened by importing this.
+# Stores left open are closed while the interpreter still works. Importing this opens nothing.
 _atexit.register(_hearth._close_all)

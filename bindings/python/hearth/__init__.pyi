@@ -56,8 +56,8 @@ def version() -> str: ...
 
 def open(path: str | Sequence[str], **options: object) -> "Store":
     """Opens a store in a directory (or one a device), or an endpoint ("dir:/path"). Options are
-    those of hearth_open in hearth.h: capacity="10GiB" or bytes, memory, staging, mode="cache"|"store"
-    …; None values are left out, True and False are 1 and 0."""
+    those of hearth_open in hearth.h: capacity="10GiB" or bytes, memory, staging,
+    mode="cache"|"store" …; None values are left out, True and False are 1 and 0."""
 
 @final
 class Store:
@@ -84,7 +84,8 @@ class Store:
         """Registers memory for I/O without copies: a writable buffer (kept alive) or raw memory."""
     def queue(self, capacity: int = 4096) -> "Queue": ...
     def hint(
-        self, kind: Literal["chain", "pages", "progress", "session", "touched", "cancel", "release"],
+        self,
+        kind: Literal["chain", "pages", "progress", "session", "touched", "cancel", "release"],
         *, space: "Namespace | None" = None, keys: Sequence[bytes] = (), request: int = 0,
         session: int = 0, when_ns: int = 0,
         state: Literal["open", "tool-pending", "idle", "one-shot", "closed"] = "open",
@@ -98,7 +99,8 @@ class Region:
     address: int
     length: int
     def __getitem__(self, key: slice, /) -> tuple["Region", int, int]: ...
-    def unregister(self) -> None: ...
+    def unregister(self) -> None:
+        """BufferError while batches use it: drain them first."""
 
 @final
 class Namespace:
@@ -165,9 +167,9 @@ class Queue:
     def drain(self) -> list[tuple[int, list[Result]]]:
         """Batches that have ended, whole, their results in the order of their keys. Never waits."""
     def wait(self, timeout: float | None = None) -> list[tuple[int, list[Result]]]:
-        """The same, waiting for the first one."""
+        """The same, waiting for the first one; with none pending, nothing at once."""
     def cancel(self, batch: int) -> None: ...
     @property
     def pending(self) -> int:
-        """Batches under way."""
+        """Batches submitted and not yet drained."""
     def close(self) -> None: ...

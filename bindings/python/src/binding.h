@@ -135,7 +135,7 @@ typedef struct Batch {
     uint32_t count;           /* operations, each with a result */
     uint32_t operation_count; /* those to submit: `count`; fewer after a cancel; 1 if it is empty */
     uint32_t submitted, ended;
-    uint64_t number; /* of its queue's batches; an operation's tag is number << INDEX_BITS | index */
+    uint64_t number; /* in its queue; an operation's tag is number << INDEX_BITS | index */
     hearth_operation *operations;
     uint8_t *data;
     uint64_t data_bytes, data_room;

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import hearth
+from conftest import SMALL
 
 
 def test_stub_matches_the_runtime(tmp_path):
@@ -99,3 +100,13 @@ def test_import_opens_nothing(run_python):
         print(before == after)
     """)
     assert out == "True\n"
+
+
+def test_the_example_of_the_documentation(tmp_path, capsys):
+    folder = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(folder, "../../../docs/python.md"), encoding="utf-8") as file:
+        example = file.read().split("```python\n")[1].split("```")[0]
+    assert '"/mnt/nvme/hearth", capacity="100GiB"' in example
+    exec(example.replace('"/mnt/nvme/hearth", capacity="100GiB"', "path, **options"),
+         {"path": tmp_path, "options": SMALL})
+    assert capsys.readouterr().out == "hit dram 65536\n" * 2

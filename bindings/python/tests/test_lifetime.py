@@ -158,6 +158,7 @@ def test_nothing_leaks(store, space):
         everything()
     after, grown = references(), rss() - memory
     assert all(abs(a - b) < 50 for a, b in zip(after, before)), (before, after)
-    assert grown < 16 << 20, f"{grown >> 20} MiB"
+    # What was freed stays with the sanitizer for a while.
+    assert "HEARTH_TEST_SANITIZER" in os.environ or grown < 16 << 20, f"{grown >> 20} MiB"
     queue.close()
     region.unregister()

@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 import time
 
 import pytest
@@ -67,6 +68,7 @@ def test_wrong_calls(space):
         space.ns.contains(kee=b"k")
 
 
+@pytest.mark.skipif("HEARTH_TEST_SANITIZER" in os.environ, reason="a sanitizer takes the time")
 def test_contains_is_fast(space):
     """20,000 calls, half of them hits, in well under 10 ms where nothing else runs; the bar is
     twice that for a machine that is shared."""

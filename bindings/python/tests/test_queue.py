@@ -110,7 +110,7 @@ def test_wait_with_nothing_under_way_returns(queue):
 
 
 def test_wait_ends_at_its_timeout(tmp_path):
-    """Nothing polls the store's answer away: a batch that is not over makes wait late, not wrong."""
+    """Without a batch that has ended it gives nothing, and the batch later."""
     with hearth.open(tmp_path, **SMALL) as store:
         space, queue = Space(store), store.queue()
         queue.submit_put(space.ns, space.keys(64), [bytes(1 << 20)] * 64, durability="durable")
@@ -170,8 +170,9 @@ def test_cancel(store, space):
 
 
 @pytest.mark.parametrize("rows", [
-    lambda r: r, tuple, lambda r: numpy.array(r, numpy.int32), lambda r: numpy.array(r, numpy.int64),
-    lambda r: numpy.array(r, numpy.uint64), lambda r: numpy.repeat(r, 3)[::3],
+    lambda r: r, tuple, lambda r: numpy.array(r, numpy.int32),
+    lambda r: numpy.array(r, numpy.int64), lambda r: numpy.array(r, numpy.uint64),
+    lambda r: numpy.repeat(r, 3)[::3],
     lambda r: array.array("i", r), lambda r: numpy.array(r, numpy.int64)[::-1][::-1],
 ])
 def test_rows(store, space, queue, rows):
@@ -181,7 +182,8 @@ def test_rows(store, space, queue, rows):
     order = [3, 0, 19, 7, 11]
     keys = space.keys(5)
     for key, row in zip(keys, order):
-        memory[row * stride:row * stride + BLOCK] = numpy.frombuffer(space.payload(key), numpy.uint8)
+        block = numpy.frombuffer(space.payload(key), numpy.uint8)
+        memory[row * stride:row * stride + BLOCK] = block
     before = memory.copy()
     put = queue.submit_rows("put", space.ns, keys, region, rows(order), stride, BLOCK,
                             durability="written")

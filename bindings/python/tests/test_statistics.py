@@ -59,7 +59,8 @@ def test_states(store, state):
 
 @pytest.mark.parametrize("how,error,word", [
     ({"kind": "wish"}, ValueError, '"chain"'), ({"kind": 0}, TypeError, "kind"),
-    ({}, TypeError, "'kind' is missing"), ({"kind": "session", "state": "gone"}, ValueError, "state"),
+    ({}, TypeError, "'kind' is missing"),
+    ({"kind": "session", "state": "gone"}, ValueError, "state"),
     ({"kind": "pages", "confidence": 1.5}, ValueError, "confidence"),
     ({"kind": "pages", "confidence": float("nan")}, ValueError, "confidence"),
     ({"kind": "pages", "confidence": "x"}, TypeError, "str"),
