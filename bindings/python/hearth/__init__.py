@@ -56,7 +56,9 @@ def open(path, **options):
         words.append(word)
     if "\0" in endpoint:
         raise ValueError("path holds a NUL character")
-    return _hearth._open(endpoint, tuple(words))
+    store = _hearth._open(endpoint, tuple(words))
+    store._lanes = _aio.Lanes()
+    return store
 
 
 def _statistics(self):

@@ -55,8 +55,8 @@ class _Lane:
             self.fail(error)
             return
         for number, results in batches:
-            future = self.futures.pop(number)
-            if not future.done():
+            future = self.futures.pop(number, None)
+            if future is not None and not future.done():
                 future.set_result(results)
         if not self.futures:
             asyncio.get_running_loop().remove_reader(self.descriptor)
@@ -70,39 +70,43 @@ class _Lane:
                 future.set_exception(error)
 
 
-class _Lanes:
-    """A store's lanes, by loop."""
+class Lanes:
+    """A store's lanes, by loop. Used by the threads of all of them: each step on the dictionary is
+    one that the interpreter does not divide."""
 
     def __init__(self):
         self.by_loop = weakref.WeakKeyDictionary()
+
+    def loops(self):
+        loops = [reference() for reference in self.by_loop.keyrefs()]
+        return [loop for loop in loops if loop is not None]
 
     def of(self, store):
         loop = asyncio.get_running_loop()
         lane = self.by_loop.get(loop)
         if lane is None:
-            for other in [other for other in self.by_loop if other.is_closed()]:
-                del self.by_loop[other]
+            for other in self.loops():
+                if other.is_closed():
+                    self.by_loop.pop(other, None)
             lane = self.by_loop[loop] = _Lane(store)
         return lane
 
     def close(self):
         """The store is closed: by whichever thread, each loop tells those who wait in it."""
-        for loop, lane in list(self.by_loop.items()):
-            if not loop.is_closed():
+        for loop in self.loops():
+            lane = self.by_loop.pop(loop, None)
+            if lane is not None and not loop.is_closed():
                 try:
                     loop.call_soon_threadsafe(lane.fail, _closed())
                 except RuntimeError:  # closed in this moment
                     pass
-        self.by_loop.clear()
 
 
 def _run(space, submit, arguments, how):
     store = space.store
-    if store.closed:
-        raise _closed()
     lanes = store._lanes
-    if lanes is None:
-        lanes = store._lanes = _Lanes()
+    if store.closed or lanes is None:
+        raise _closed()
     return lanes.of(store).run(submit, (space, *arguments), how)
 
 
