@@ -9,6 +9,7 @@ let package = Package(
     name: "hearth",
     products: [
         .library(name: "Hearth", targets: ["Hearth"]),
+        .library(name: "hearth", type: .dynamic, targets: ["HearthABI"]),
         .executable(name: "hearth-bench", targets: ["hearth-bench"]),
     ],
     dependencies: [
@@ -30,6 +31,12 @@ let package = Package(
         .target(
             name: "Hearth", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
             swiftSettings: strict),
+        .target(name: "CHearth"),
+        .target(
+            name: "HearthABI",
+            dependencies: [
+                "CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO",
+            ], swiftSettings: strict),
         .executableTarget(
             name: "hearth-bench",
             dependencies: [

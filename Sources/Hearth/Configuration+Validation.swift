@@ -146,7 +146,7 @@ extension Configuration {
         try Self.check("capacityBytes", Int(clamping: capacityBytes), in: 1 << 20...1 << 56)
     }
 
-    private func checkRanges() throws(HearthError) {
+    package func checkRanges() throws(HearthError) {
         try Self.check("maximumBlockBytes", maximumBlockBytes, in: 4096...64 << 20)
         try Self.check("minimumSegmentBytes", minimumSegmentBytes, in: 1 << 20...2 << 30)
         try Self.check("memoryLimitBytes", memoryLimitBytes, in: 32 << 20...64 << 40)

@@ -1,0 +1,4 @@
+extension Statistics {
+    /// Placeholder
+    public func prometheus() -> String { "" }
+}

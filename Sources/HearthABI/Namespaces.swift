@@ -1,0 +1,156 @@
+// The calls about namespaces, and what is answered from memory on the calling thread.
+
+import CHearth
+import Hearth
+
+@c(hearth_namespace_open)
+public func hearthNamespaceOpen(
+    _ store: UInt64, _ fields: UnsafePointer<hearth_field>?, _ count: UInt32, _ layout: UInt32,
+    _ timeToLive: UInt32, _ capBytes: UInt64, _ space: UnsafeMutablePointer<UInt64>?
+) -> Int32 {
+    status { () throws(Failure) in
+        try mayWait("hearth_namespace_open")
+        let result = try given(space, "space")
+        result.pointee = 0
+        let found = try OpenStore.find(store)
+        guard layout == HEARTH_PACKED || layout == HEARTH_ALIGNED else {
+            throw .argument("layout \(layout): give HEARTH_PACKED or HEARTH_ALIGNED.")
+        }
+        guard (1...256).contains(count) else {
+            throw .argument("count \(count): a namespace has 1 to 256 fields.")
+        }
+        let given = try given(fields, "fields")
+        var read: [(String, String)] = []
+        for index in 0..<Int(count) {
+            guard let name = given[index].name, let value = given[index].value else {
+                throw .argument("fields[\(index)]: its name or value is NULL.")
+            }
+            read.append(
+                (
+                    try text(name, "fields[\(index)].name"),
+                    try text(value, "fields[\(index)].value")
+                ))
+        }
+        var description = NamespaceDescription(
+            read, layout: layout == HEARTH_ALIGNED ? .aligned : .packed)
+        description.timeToLiveSeconds = timeToLive
+        description.capBytes = capBytes
+        let wanted = description
+        let opened = try attempt { () throws(HearthError) in
+            try found.store.namespaceAndWait(wanted)
+        }
+        result.pointee = try found.add(OpenNamespace(found, opened))
+    }
+}
+
+@c(hearth_namespace_close)
+public func hearthNamespaceClose(_ space: UInt64) -> Int32 {
+    status { () throws(Failure) in
+        try OpenNamespace.find(space).store.remove(namespace: space)
+    }
+}
+
+@c(hearth_namespace_purge)
+public func hearthNamespacePurge(_ space: UInt64) -> Int32 {
+    status { () throws(Failure) in
+        try mayWait("hearth_namespace_purge")
+        let found = try OpenNamespace.find(space)
+        try attempt { () throws(HearthError) in try found.store.store.purgeAndWait(found.space) }
+        found.store.remove(namespace: space)
+    }
+}
+
+/// Keys as the store reads them, a part at a time.
+private struct KeyList {
+    static let part = 256
+    let data: BatchData
+    let keys: UnsafePointer<hearth_span>?
+    let count: Int
+
+    init(
+        _ data: UnsafeRawPointer?, _ bytes: UInt64, _ keys: UnsafePointer<hearth_span>?,
+        _ count: UInt32
+    ) throws(Failure) {
+        self.data = try BatchData(data, bytes)
+        self.count = Int(count)
+        self.keys = keys
+        if count > 0 {
+            let keys = try given(keys, "keys")
+            for index in 0..<Int(count) {
+                try self.data.check(keys[index], "keys[\(index)]")
+                guard (1...512).contains(keys[index].length) else {
+                    throw .argument(
+                        "keys[\(index)]: \(keys[index].length) bytes: a key has 1 to 512.")
+                }
+            }
+        }
+    }
+
+    /// Asks in parts; `body` gets what each part found, and whether to go on is its answer.
+    func ask(
+        _ space: OpenNamespace, _ body: (UnsafePointer<Bool>, Int) -> Bool
+    ) {
+        guard let keys else { return }
+        withUnsafeTemporaryAllocation(of: UnsafeRawBufferPointer.self, capacity: Self.part) {
+            list in
+            withUnsafeTemporaryAllocation(of: Bool.self, capacity: Self.part) { found in
+                guard let base = found.baseAddress else { return }
+                var start = 0
+                while start < count {
+                    let part = min(Self.part, count - start)
+                    for index in 0..<part {
+                        list.initializeElement(at: index, to: data.bytes(keys[start + index]))
+                    }
+                    space.store.session.contains(
+                        UnsafeBufferPointer(rebasing: list[..<part]), in: space.space, into: base)
+                    if !body(base, part) { return }
+                    start += part
+                }
+            }
+        }
+    }
+}
+
+@c(hearth_contains)
+public func hearthContains(
+    _ space: UInt64, _ data: UnsafeRawPointer?, _ dataBytes: UInt64,
+    _ keys: UnsafePointer<hearth_span>?, _ count: UInt32, _ found: UnsafeMutablePointer<UInt8>?
+) -> Int64 {
+    call { () throws(Failure) in
+        let namespace = try OpenNamespace.find(space)
+        let list = try KeyList(data, dataBytes, keys, count)
+        if count == 0 { return 0 }
+        let into = try given(found, "found")
+        var number = 0
+        var present: Int64 = 0
+        list.ask(namespace) { answers, part in
+            for index in 0..<part {
+                into[number] = answers[index] ? 1 : 0
+                present += answers[index] ? 1 : 0
+                number += 1
+            }
+            return true
+        }
+        return present
+    }
+}
+
+@c(hearth_prefix)
+public func hearthPrefix(
+    _ space: UInt64, _ data: UnsafeRawPointer?, _ dataBytes: UInt64,
+    _ keys: UnsafePointer<hearth_span>?, _ count: UInt32
+) -> Int64 {
+    call { () throws(Failure) in
+        let namespace = try OpenNamespace.find(space)
+        let list = try KeyList(data, dataBytes, keys, count)
+        var present: Int64 = 0
+        list.ask(namespace) { answers, part in
+            for index in 0..<part {
+                if !answers[index] { return false }
+                present += 1
+            }
+            return true
+        }
+        return present
+    }
+}
