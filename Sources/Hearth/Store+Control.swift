@@ -112,6 +112,14 @@ extension Store {
         }
     }
 
+    static func listing(_ list: BlockList) -> Control<Bool> {
+        Control { owner, token in
+            owner.store.list(token: token, list)
+        } finish: { _, _ in
+            true
+        }
+    }
+
     static func check(_ ended: Outcome?, _ call: PlainControl) throws(HearthError) {
         guard let ended else { throw .closed(call.rawValue) }
         if ended.status != .done { throw error(call.rawValue, ended, call.advice) }

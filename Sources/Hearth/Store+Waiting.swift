@@ -104,6 +104,18 @@ extension Store {
         try Self.check(controlAndWait(Self.checkpointing), .checkpoint)
     }
 
+    /// Blocks of the namespace from `place` on, as many as there is room for; what comes back has
+    /// its place moved on.
+    package func listAndWait(
+        _ namespace: Namespace, from place: ListPlace, room: Int, keyRoom: Int
+    ) throws(HearthError) -> BlockList {
+        let list = BlockList(
+            namespaceSlot: namespace.slot, instance: namespace.instance, from: place, room: room,
+            keyRoom: keyRoom)
+        guard controlAndWait(Self.listing(list)) == true else { throw .closed("list") }
+        return list
+    }
+
     package func durableVersionAndWait() throws(HearthError) -> UInt64 {
         let version: UInt64?? = engine.askAndWait { owner, reply in
             reply(owner.lifecycle.phase == .closed ? nil : owner.store.durableVersion)
@@ -117,7 +129,8 @@ extension Store {
         let made: Statistics?? = engine.askAndWait { owner, reply in
             reply(owner.lifecycle.phase == .closed ? nil : owner.statistics(caller))
         }
-        guard let made, let made else { throw .closed("statistics") }
+        guard let made, var made else { throw .closed("statistics") }
+        made.hints = shared.hints.statistics
         return made
     }
 

@@ -2,6 +2,7 @@
 
 import CHearth
 import Hearth
+import LogStore
 
 @c(hearth_namespace_open)
 public func hearthNamespaceOpen(
@@ -152,5 +153,47 @@ public func hearthPrefix(
             return true
         }
         return present
+    }
+}
+
+@c(hearth_list)
+public func hearthList(
+    _ space: UInt64, _ cursor: UnsafeMutablePointer<UInt64>?,
+    _ entries: UnsafeMutablePointer<hearth_entry>?, _ room: UInt32,
+    _ data: UnsafeMutableRawPointer?, _ dataRoom: UInt64
+) -> Int64 {
+    call { () throws(Failure) in
+        try mayWait("hearth_list")
+        let namespace = try OpenNamespace.find(space)
+        let cursor = try given(cursor, "cursor")
+        let into = try given(entries, "entries")
+        guard let data else { throw .argument("data is NULL.") }
+        guard room > 0 else { throw .argument("room is 0: give room for an entry at least.") }
+        guard dataRoom >= 512 else {
+            throw .argument("data_room \(dataRoom): a key may have 512 bytes: give as many.")
+        }
+        guard let place = ListPlace(cursor: cursor.pointee) else {
+            throw .argument("*cursor is not one that hearth_list gave: begin with 0.")
+        }
+        let part = try attempt { () throws(HearthError) in
+            // A span's offset has 32 bits.
+            try namespace.store.store.listAndWait(
+                namespace.space, from: place, room: min(Int(room), 1 << 20),
+                keyRoom: Int(min(dataRoom, 1 << 30)))
+        }
+        part.keys.withUnsafeBytes { keys in
+            if let base = keys.baseAddress { data.copyMemory(from: base, byteCount: keys.count) }
+        }
+        for (index, block) in part.blocks.enumerated() {
+            var entry = hearth_entry()
+            entry.key = hearth_span(
+                offset: UInt32(block.keyOffset), length: UInt32(block.keyLength))
+            entry.length = UInt64(block.length)
+            entry.version = block.version
+            entry.shard_count = UInt32(block.shardCount)
+            into.advanced(by: index).initialize(to: entry)
+        }
+        cursor.pointee = part.place.cursor
+        return Int64(part.blocks.count)
     }
 }
