@@ -22,7 +22,10 @@ final class Scratch {
     let rest: UnsafeMutablePointer<Int32>
     let rooms: UnsafeMutablePointer<Piece>
 
-    init() {
+    let residents: ResidentBatch
+
+    init(_ session: Session) {
+        residents = ResidentBatch(session)
         operations = .allocate(capacity: Self.part)
         instances = .allocate(capacity: Self.part)
         completions = .allocate(capacity: Self.part)
@@ -123,7 +126,7 @@ extension Queue {
         }
         used += count
         submitting += 1
-        let scratch = self.scratch.popLast() ?? Scratch()
+        let scratch = self.scratch.popLast() ?? Scratch(store.session)
         pthread_mutex_unlock(lock)
 
         var known = Known(store)
@@ -158,6 +161,8 @@ extension Queue {
         _ scratch: Scratch, _ known: inout Known
     ) -> Int {
         var served = 0
+        scratch.residents.begin()
+        defer { scratch.residents.end() }
         for index in 0..<count {
             let operation = operations[index]
             if operation.kind == HEARTH_GET.rawValue, operation.mode == HEARTH_CACHED.rawValue,
@@ -194,7 +199,7 @@ extension Queue {
         get.pieceCount = Int(operation.piece_count)
         get.byteOffset = operation.byte_offset
         get.byteCount = operation.byte_length
-        return store.session.copyResident(get, in: space)
+        return scratch.residents.copy(get, in: space)
     }
 
     // MARK: For the owner

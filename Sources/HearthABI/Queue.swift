@@ -25,10 +25,11 @@ struct Arrival {
 /// An operation under way, or not yet told of.
 struct Slot {
     var tag: UInt64 = 0
+    /// Its number among all that were submitted.
+    var sequence: UInt64 = 0
     var buffer: Int32 = -1
     var next: Int32 = -1
     var isUsed = false
-    var isLease = false
     var pieceCount: Int32 = 0
     var pieces: UnsafePointer<Piece>?
     // What a lease asked for.
@@ -68,6 +69,7 @@ final class Queue: @unchecked Sendable {
     let slots: UnsafeMutablePointer<Slot>
     var freeSlot: Int32 = 0
     var used = 0
+    private var sequence: UInt64 = 0
     /// Calls of submit between taking room and having handed over.
     var submitting = 0
     var memory = MessageMemory()
@@ -161,6 +163,8 @@ final class Queue: @unchecked Sendable {
         let slot = freeSlot
         freeSlot = slots[Int(slot)].next
         slots[Int(slot)].isUsed = true
+        sequence += 1
+        slots[Int(slot)].sequence = sequence
         return slot
     }
 
@@ -320,7 +324,6 @@ final class Queue: @unchecked Sendable {
             store.store.engine.endLease(held.view.slot)
         }
         closeDescriptor()
-        phaseWord.store(Phase.closed.rawValue, ordering: .sequentiallyConsistent)
         pthread_mutex_unlock(lock)
     }
 
@@ -360,18 +363,25 @@ final class Queue: @unchecked Sendable {
 
     func cancel(first: UInt64, last: UInt64) {
         guard first <= last else { return }
-        target.cancel { [self] in slotRanges(first...last) }
+        // The owner gets to it later, and may have taken more operations by then.
+        pthread_mutex_lock(lock)
+        let submitted = sequence
+        pthread_mutex_unlock(lock)
+        target.cancel { [self] in slotRanges(first...last, submitted) }
     }
 
-    /// Slots in use whose tags are within, as few ranges: free slots between them do no harm.
-    private func slotRanges(_ tags: ClosedRange<UInt64>) -> [ClosedRange<UInt64>] {
+    /// Slots in use whose tags are within, of operations up to the number; as few ranges, since
+    /// free slots between them do no harm.
+    private func slotRanges(
+        _ tags: ClosedRange<UInt64>, _ submitted: UInt64
+    ) -> [ClosedRange<UInt64>] {
         pthread_mutex_lock(lock)
         defer { pthread_mutex_unlock(lock) }
         var ranges: [ClosedRange<UInt64>] = []
         var start = -1
         var end = -1
         for index in 0..<capacity where slots[index].isUsed {
-            if tags.contains(slots[index].tag) {
+            if tags.contains(slots[index].tag), slots[index].sequence <= submitted {
                 if start < 0 { start = index }
                 end = index
             } else if start >= 0 {
