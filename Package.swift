@@ -40,7 +40,8 @@ let package = Package(
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "Staging", "LogStore", "SegmentFormat", "BlockIO", "BenchKit", "CMeasure",
+                "Hearth", "HearthABI", "CHearth", "Staging", "LogStore", "SegmentFormat", "BlockIO",
+                "BenchKit", "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
         .target(name: "CMeasure"),

@@ -42,7 +42,7 @@ public func hearthRegister(
 
 /// How C declares the copy functions of device memory.
 public typealias CopyFunction =
-    @convention(c) (UInt, UInt64, UnsafeMutableRawPointer?, Int) -> Int32
+    @convention(c) (UInt, UInt64, UnsafeMutableRawPointer?, UInt) -> Int32
 
 @c(hearth_register_device)
 public func hearthRegisterDevice(
@@ -60,8 +60,8 @@ public func hearthRegisterDevice(
         guard length > 0, length <= UInt64(Int.max) else {
             throw .argument("length \(length): not that of device memory.")
         }
-        // The same function type but for what Swift says of the host pointer, which is never NULL,
-        // and of threads, which the header tells.
+        // The same function in C; Swift's type says more: that the host pointer is never NULL and the
+        // length fits an Int, which hold, and that any thread may call it, as the header demands.
         let to = unsafeBitCast(toDevice, to: Store.DeviceCopyFunction.self)
         let from = unsafeBitCast(fromDevice, to: Store.DeviceCopyFunction.self)
         let made = try attempt { () throws(HearthError) in
