@@ -72,6 +72,10 @@ let package = Package(
         .testTarget(
             name: "HearthTests", dependencies: ["Hearth", "SimulatedDisk"], swiftSettings: strict),
         .testTarget(
+            name: "HearthABITests",
+            dependencies: ["HearthABI", "CHearth", "Hearth", "Staging", "LogStore"],
+            swiftSettings: strict),
+        .testTarget(
             name: "HearthBenchTests", dependencies: ["BenchKit", "Hearth", "hearth-bench"],
             swiftSettings: strict),
         .testTarget(name: "HouseTests", swiftSettings: strict),

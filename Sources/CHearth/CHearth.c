@@ -2,7 +2,8 @@
 #include "hearth.h"
 
 #define SIZE(type, bytes) _Static_assert(sizeof(type) == (bytes), #type)
-#define OFFSET(type, field, bytes) _Static_assert(offsetof(type, field) == (bytes), #type "." #field)
+#define OFFSET(type, field, bytes) \
+    _Static_assert(offsetof(type, field) == (bytes), #type "." #field)
 
 SIZE(hearth_span, 8);
 SIZE(hearth_piece, 24);

@@ -80,7 +80,9 @@ struct PrometheusText: StatisticsText {
 
     mutating func flag(_ name: String, _ value: Bool) { add(name, value ? "1" : "0") }
 
-    mutating func string(_ name: String, _ value: String) { words.append((Self.snake(name), value)) }
+    mutating func string(_ name: String, _ value: String) {
+        words.append((Self.snake(name), value))
+    }
 
     mutating func counts(_ name: String, _ counts: [String: UInt64]) {
         let snake = Self.snake(name)

@@ -1,5 +1,6 @@
 // Statistics: everything that a store counts and measures, as one value, with the same names in
-// Swift, in JSON and (in snake case) in Prometheus text. Counters are since the store was opened; latencies are nanoseconds.
+// Swift, in JSON and (in snake case) in Prometheus text. Counters are since the store was opened;
+// latencies are nanoseconds.
 
 /// What a store has counted and measured since it was opened.
 public struct Statistics: Sendable, Equatable {

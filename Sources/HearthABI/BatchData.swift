@@ -52,7 +52,8 @@ struct BatchData {
         try check(operation.parent, "operations[\(index)].parent")
         if operation.piece_count > 0 {
             guard operation.pieces % 8 == 0 else {
-                throw .argument("operations[\(index)].pieces: \(operation.pieces) is not aligned to 8.")
+                throw .argument(
+                    "operations[\(index)].pieces: \(operation.pieces) is not aligned to 8.")
             }
             guard holds(operation.pieces, UInt64(operation.piece_count) * 24) else {
                 throw .argument(
@@ -61,7 +62,8 @@ struct BatchData {
             }
             for number in 0..<Int(operation.piece_count)
             where piece(operation.pieces, number).reserved != 0 {
-                throw .argument("operations[\(index)], piece \(number): its reserved field is not 0.")
+                throw .argument(
+                    "operations[\(index)], piece \(number): its reserved field is not 0.")
             }
         }
         if operation.kind == HEARTH_PUT.rawValue, operation.shard_count > 0 {

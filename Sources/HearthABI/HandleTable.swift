@@ -136,7 +136,8 @@ final class HandleTable<Object: AnyObject & Sendable>: Sendable {
         }
         return Failure(
             HEARTH_E_HANDLE,
-            "There is no such \(kind.name): it was closed, with its store perhaps, or never opened.")
+            "There is no such \(kind.name): it was closed (its store was, perhaps) or never "
+                + "opened.")
     }
 }
 

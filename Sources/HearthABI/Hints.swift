@@ -4,6 +4,7 @@
 import CHearth
 import Hearth
 
+/// `hearth_hint` of hearth.h.
 @c(hearth_hint)
 public func hearthHint(
     _ store: UInt64, _ hints: UnsafePointer<hearth_hint_message>?, _ count: UInt32,

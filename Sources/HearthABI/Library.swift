@@ -3,11 +3,13 @@
 import CHearth
 import CPlatform
 
+/// `hearth_version` of hearth.h.
 @c(hearth_version)
 public func hearthVersion() -> UInt32 {
     UInt32(HEARTH_VERSION_MAJOR) << 16 | UInt32(HEARTH_VERSION_MINOR)
 }
 
+/// `hearth_has_feature` of hearth.h.
 @c(hearth_has_feature)
 public func hearthHasFeature(_ name: UnsafePointer<CChar>?) -> Int32 {
     guard let name else { return 0 }
@@ -17,6 +19,7 @@ public func hearthHasFeature(_ name: UnsafePointer<CChar>?) -> Int32 {
     return known.contains(String(cString: name)) ? 1 : 0
 }
 
+/// `hearth_error_message` of hearth.h.
 @c(hearth_error_message)
 public func hearthErrorMessage() -> UnsafePointer<CChar>? {
     UnsafePointer(hearth_thread_text())
@@ -27,6 +30,7 @@ private func lasting(_ text: StaticString) -> UnsafePointer<CChar>? {
     UnsafeRawPointer(text.utf8Start).assumingMemoryBound(to: CChar.self)
 }
 
+/// `hearth_error_name` of hearth.h.
 @c(hearth_error_name)
 public func hearthErrorName(_ error: Int32) -> UnsafePointer<CChar>? {
     switch Int(error) {
@@ -48,6 +52,7 @@ public func hearthErrorName(_ error: Int32) -> UnsafePointer<CChar>? {
     }
 }
 
+/// `hearth_status_name` of hearth.h.
 @c(hearth_status_name)
 public func hearthStatusName(_ status: UInt32) -> UnsafePointer<CChar>? {
     switch hearth_status(rawValue: status) {
@@ -72,6 +77,7 @@ public func hearthStatusName(_ status: UInt32) -> UnsafePointer<CChar>? {
     }
 }
 
+/// `hearth_reason_name` of hearth.h.
 @c(hearth_reason_name)
 public func hearthReasonName(_ reason: UInt32) -> UnsafePointer<CChar>? {
     switch hearth_reason(rawValue: reason) {

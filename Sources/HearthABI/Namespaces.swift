@@ -4,6 +4,7 @@ import CHearth
 import Hearth
 import LogStore
 
+/// `hearth_namespace_open` of hearth.h.
 @c(hearth_namespace_open)
 public func hearthNamespaceOpen(
     _ store: UInt64, _ fields: UnsafePointer<hearth_field>?, _ count: UInt32, _ layout: UInt32,
@@ -44,6 +45,7 @@ public func hearthNamespaceOpen(
     }
 }
 
+/// `hearth_namespace_close` of hearth.h.
 @c(hearth_namespace_close)
 public func hearthNamespaceClose(_ space: UInt64) -> Int32 {
     status { () throws(Failure) in
@@ -51,6 +53,7 @@ public func hearthNamespaceClose(_ space: UInt64) -> Int32 {
     }
 }
 
+/// `hearth_namespace_purge` of hearth.h.
 @c(hearth_namespace_purge)
 public func hearthNamespacePurge(_ space: UInt64) -> Int32 {
     status { () throws(Failure) in
@@ -112,6 +115,7 @@ private struct KeyList {
     }
 }
 
+/// `hearth_contains` of hearth.h.
 @c(hearth_contains)
 public func hearthContains(
     _ space: UInt64, _ data: UnsafeRawPointer?, _ dataBytes: UInt64,
@@ -136,6 +140,7 @@ public func hearthContains(
     }
 }
 
+/// `hearth_prefix` of hearth.h.
 @c(hearth_prefix)
 public func hearthPrefix(
     _ space: UInt64, _ data: UnsafeRawPointer?, _ dataBytes: UInt64,
@@ -156,6 +161,7 @@ public func hearthPrefix(
     }
 }
 
+/// `hearth_list` of hearth.h.
 @c(hearth_list)
 public func hearthList(
     _ space: UInt64, _ cursor: UnsafeMutablePointer<UInt64>?,

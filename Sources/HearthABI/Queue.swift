@@ -41,9 +41,9 @@ struct Slot {
 
 final class Queue: @unchecked Sendable {
     // Unchecked: `slots`, the second ring, `head`, `used`, `memory` and `scratch` are only touched
-    // under `lock` (a used slot is read by the owner without it: it was written before the operation
-    // was pushed, and is not written again until its last completion has been taken); `ownTail` is
-    // the owner's; everything else is constant or atomic.
+    // under `lock` (a used slot is read by the owner without it: it was written before the
+    // operation was pushed, and is not written again until its last completion has been taken);
+    // `ownTail` and `finals` are the owner's; everything else is constant or atomic.
     enum Phase: Int {
         case open
         /// Its handle was given back.

@@ -7,6 +7,7 @@ import Hearth
 public typealias CompletionCallback =
     @convention(c) (UnsafeMutableRawPointer?, UnsafePointer<hearth_completion>?, UInt32) -> Void
 
+/// `hearth_queue_open` of hearth.h.
 @c(hearth_queue_open)
 public func hearthQueueOpen(
     _ store: UInt64, _ capacity: UInt32, _ callback: CompletionCallback?,
@@ -24,6 +25,7 @@ public func hearthQueueOpen(
     }
 }
 
+/// `hearth_queue_close` of hearth.h.
 @c(hearth_queue_close)
 public func hearthQueueClose(_ queue: UInt64) -> Int32 {
     status { () throws(Failure) in
@@ -34,6 +36,7 @@ public func hearthQueueClose(_ queue: UInt64) -> Int32 {
     }
 }
 
+/// `hearth_submit` of hearth.h.
 @c(hearth_submit)
 public func hearthSubmit(
     _ queue: UInt64, _ operations: UnsafePointer<hearth_operation>?, _ count: UInt32,
@@ -51,6 +54,7 @@ public func hearthSubmit(
     }
 }
 
+/// `hearth_poll` of hearth.h.
 @c(hearth_poll)
 public func hearthPoll(
     _ queue: UInt64, _ completions: UnsafeMutablePointer<hearth_completion>?, _ room: UInt32,
@@ -69,6 +73,7 @@ public func hearthPoll(
     }
 }
 
+/// `hearth_event_fd` of hearth.h.
 @c(hearth_event_fd)
 public func hearthEventDescriptor(_ queue: UInt64) -> Int32 {
     Int32(
@@ -81,6 +86,7 @@ public func hearthEventDescriptor(_ queue: UInt64) -> Int32 {
         })
 }
 
+/// `hearth_cancel` of hearth.h.
 @c(hearth_cancel)
 public func hearthCancel(_ queue: UInt64, _ first: UInt64, _ last: UInt64) -> Int32 {
     status { () throws(Failure) in
@@ -93,6 +99,7 @@ public func hearthCancel(_ queue: UInt64, _ first: UInt64, _ last: UInt64) -> In
     }
 }
 
+/// `hearth_lease_runs` of hearth.h.
 @c(hearth_lease_runs)
 public func hearthLeaseRuns(
     _ store: UInt64, _ lease: UInt64, _ runs: UnsafeMutablePointer<hearth_run>?, _ room: UInt32
@@ -117,6 +124,7 @@ public func hearthLeaseRuns(
     }
 }
 
+/// `hearth_lease_end` of hearth.h.
 @c(hearth_lease_end)
 public func hearthLeaseEnd(_ store: UInt64, _ lease: UInt64) -> Int32 {
     status { () throws(Failure) in

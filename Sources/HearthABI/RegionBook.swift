@@ -38,7 +38,7 @@ final class RegionBook: Sendable {
                 HEARTH_E_HANDLE,
                 number == 0
                     ? "Region 0 is this process's memory, which is not registered."
-                    : "There is no region \(number) in this store: it was unregistered, or never was.")
+                    : "There is no region \(number) in this store (any more).")
         }
         return removed
     }

@@ -4,6 +4,7 @@ import CHearth
 import Glibc
 import Hearth
 
+/// `hearth_register` of hearth.h.
 @c(hearth_register)
 public func hearthRegister(
     _ store: UInt64, _ address: UnsafeMutableRawPointer?, _ length: UInt64, _ descriptor: Int32,
@@ -44,6 +45,7 @@ public func hearthRegister(
 public typealias CopyFunction =
     @convention(c) (UInt, UInt64, UnsafeMutableRawPointer?, UInt) -> Int32
 
+/// `hearth_register_device` of hearth.h.
 @c(hearth_register_device)
 public func hearthRegisterDevice(
     _ store: UInt64, _ length: UInt64, _ context: UInt, _ toDevice: CopyFunction?,
@@ -60,8 +62,9 @@ public func hearthRegisterDevice(
         guard length > 0, length <= UInt64(Int.max) else {
             throw .argument("length \(length): not that of device memory.")
         }
-        // The same function in C; Swift's type says more: that the host pointer is never NULL and the
-        // length fits an Int, which hold, and that any thread may call it, as the header demands.
+        // The same function in C; Swift's type says more: that the host pointer is never NULL and
+        // the length fits an Int, which hold, and that another thread may call it, as the header
+        // says.
         let to = unsafeBitCast(toDevice, to: Store.DeviceCopyFunction.self)
         let from = unsafeBitCast(fromDevice, to: Store.DeviceCopyFunction.self)
         let made = try attempt { () throws(HearthError) in
@@ -73,6 +76,7 @@ public func hearthRegisterDevice(
     }
 }
 
+/// `hearth_unregister` of hearth.h.
 @c(hearth_unregister)
 public func hearthUnregister(_ store: UInt64, _ region: UInt32) -> Int32 {
     status { () throws(Failure) in

@@ -3,6 +3,7 @@
 import CHearth
 import Hearth
 
+/// `hearth_open` of hearth.h.
 @c(hearth_open)
 public func hearthOpen(
     _ endpoint: UnsafePointer<CChar>?,
@@ -35,6 +36,7 @@ public func hearthOpen(
     }
 }
 
+/// `hearth_close` of hearth.h.
 @c(hearth_close)
 public func hearthClose(_ store: UInt64) -> Int32 {
     status { () throws(Failure) in
@@ -54,6 +56,7 @@ private func waiting(
     }
 }
 
+/// `hearth_wait_recovered` of hearth.h.
 @c(hearth_wait_recovered)
 public func hearthWaitRecovered(_ store: UInt64) -> Int32 {
     waiting(store, "hearth_wait_recovered") { (store) throws(HearthError) in
@@ -61,6 +64,7 @@ public func hearthWaitRecovered(_ store: UInt64) -> Int32 {
     }
 }
 
+/// `hearth_flush` of hearth.h.
 @c(hearth_flush)
 public func hearthFlush(_ store: UInt64, _ through: UInt64) -> Int32 {
     waiting(store, "hearth_flush") { (store) throws(HearthError) in
@@ -68,6 +72,7 @@ public func hearthFlush(_ store: UInt64, _ through: UInt64) -> Int32 {
     }
 }
 
+/// `hearth_durable_version` of hearth.h.
 @c(hearth_durable_version)
 public func hearthDurableVersion(
     _ store: UInt64, _ version: UnsafeMutablePointer<UInt64>?
@@ -82,6 +87,7 @@ public func hearthDurableVersion(
     }
 }
 
+/// `hearth_checkpoint` of hearth.h.
 @c(hearth_checkpoint)
 public func hearthCheckpoint(_ store: UInt64) -> Int32 {
     waiting(store, "hearth_checkpoint") { (store) throws(HearthError) in
@@ -89,6 +95,7 @@ public func hearthCheckpoint(_ store: UInt64) -> Int32 {
     }
 }
 
+/// `hearth_statistics` of hearth.h.
 @c(hearth_statistics)
 public func hearthStatistics(
     _ store: UInt64, _ format: UInt32, _ text: UnsafeMutablePointer<CChar>?, _ room: UInt64

@@ -3,8 +3,8 @@
 //
 // The cursor is opaque to callers: 0 to begin with and when all has been told. In between, its top
 // bit says that blocks which are only in memory are being told, by the number of their operation;
-// else bit 62 is set, and below it stand segment and page: what is told next is the first block that
-// lies there or behind it. A block's page does not change when its segment is sealed.
+// else bit 62 is set, and below it stand segment and page: what is told next is the first block
+// that lies there or behind it. A block's page does not change when its segment is sealed.
 
 package struct ListedBlock: Equatable, Sendable {
     /// Where the key begins in the list's bytes.

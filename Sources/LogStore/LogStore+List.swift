@@ -3,8 +3,8 @@
 // One listing at a time reads; others wait their turn.
 //
 // Invariants: a segment that is being read has a reader, so that it is not recycled meanwhile; a
-// block that is neither put, moved nor removed meanwhile is told once, since within a segment blocks
-// are told by rising page, and the cursor is the next page.
+// block that is neither put, moved nor removed meanwhile is told once, since within a segment
+// blocks are told by rising page, and the cursor is the next page.
 
 import BlockIO
 import SegmentFormat

@@ -210,7 +210,8 @@ package final class LogStore {
     /// Whether nothing is under way that the pump would have to bring to an end.
     package var isIdle: Bool {
         operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
-            && lister.isIdle && manifestState.isIdle && checkpointer.phase == .idle && sweeper.slots.isEmpty
+            && lister.isIdle && manifestState.isIdle && checkpointer.phase == .idle
+            && sweeper.slots.isEmpty
             && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) }
     }
 

@@ -48,8 +48,9 @@ UNUSED static void check_refused(int64_t result, int64_t code, const char *words
         return;
     }
     failed++;
-    fprintf(stderr, "%s:%d: %s\n    is %lld, not %s; message: %s; not in it: %s\n", file, line, what,
-            (long long)result, hearth_error_name((int32_t)code), hearth_error_message(), words);
+    fprintf(stderr, "%s:%d: %s\n    is %lld, not %s; message: %s; not in it: %s\n", file, line,
+            what, (long long)result, hearth_error_name((int32_t)code), hearth_error_message(),
+            words);
 }
 #define REFUSED(call, code, words) check_refused((call), (code), (words), #call, __FILE__, __LINE__)
 
@@ -145,8 +146,9 @@ UNUSED static int collect(hearth_queue queue, uint32_t count, hearth_completion 
 }
 
 /* One operation and its end. */
-UNUSED static hearth_completion run(hearth_queue queue, hearth_namespace space, uint8_t kind, uint8_t mode,
-                             const char *key, void *memory, uint64_t length) {
+UNUSED static hearth_completion run(hearth_queue queue, hearth_namespace space, uint8_t kind,
+                                    uint8_t mode, const char *key, void *memory,
+                                    uint64_t length) {
     static THREAD_LOCAL batch b;
     hearth_completion end;
     memset(&end, 0, sizeof end);

@@ -20,8 +20,8 @@ enum ImportRules {
         "BenchKit": ["BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
         "HearthABI": ["CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO"],
         "hearth-bench": [
-            "Hearth", "HearthABI", "CHearth", "BenchKit", "Staging", "LogStore", "BlockIO", "SegmentFormat", "CPlatform",
-            "ArgumentParser", "CMeasure", "Dispatch",
+            "Hearth", "HearthABI", "CHearth", "BenchKit", "Staging", "LogStore", "BlockIO",
+            "SegmentFormat", "CPlatform", "ArgumentParser", "CMeasure", "Dispatch",
         ],
     ]
 

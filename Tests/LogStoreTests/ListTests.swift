@@ -231,7 +231,8 @@ extension Harness {
         #expect(ListPlace(cursor: UInt64.max) == nil)
         #expect(ListPlace(cursor: 1 << 62 | 1 << 41) == nil)
         for place in [
-            ListPlace.memory(operation: 77), .segment(0, page: 0), .segment(0xF_FFFF, page: 0xF_FFFF),
+            ListPlace.memory(operation: 77), .segment(0, page: 0),
+            .segment(0xF_FFFF, page: 0xF_FFFF),
         ] {
             #expect(ListPlace(cursor: place.cursor) == place)
             #expect(place.cursor != 0)

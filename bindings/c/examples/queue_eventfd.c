@@ -41,7 +41,7 @@ static int64_t submit(hearth_queue queue, hearth_namespace space, uint8_t kind, 
         operation->space = space;
         operation->kind = kind;
         operation->durability = kind == HEARTH_PUT ? HEARTH_WRITTEN : 0;
-        operation->key.offset = (uint32_t)(offsetof(message, keys) + sizeof data.keys[0] * (size_t)i);
+        operation->key.offset = (uint32_t)(data.keys[i] - (char *)&data);
         operation->key.length = (uint32_t)strlen(data.keys[i]);
         operation->pieces = (uint32_t)(sizeof(hearth_piece) * (size_t)i);
         operation->piece_count = 1;
