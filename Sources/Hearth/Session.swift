@@ -1,8 +1,7 @@
 // Session: the allocation-free way in and out, under the async API and a C ABI: submit a batch of
 // operations, poll for their completions. Any thread may do either. The ring of completions is made
 // once; at most `capacity` operations are under way, each with at most two completions, so it never
-// overflows. A session made with a handler has no ring: its completions are handed over on the
-// owner thread, where the handler may submit what follows without waking anybody.
+// overflows.
 
 import BlockIO
 import Glibc
@@ -24,16 +23,11 @@ package final class Session: CompletionTarget, @unchecked Sendable {
     private let gathered: UnsafeMutablePointer<StoreCompletion>
     private var gatheredCount = 0
     private let outstanding = Atomic<Int>(0)
-    private let handler: Handler?
     private let lock: UnsafeMutablePointer<pthread_mutex_t>
     private let ready: UnsafeMutablePointer<pthread_cond_t>
 
-    /// Called on the owner thread with what has ended; must return soon, and may submit.
-    package typealias Handler = @Sendable (UnsafeBufferPointer<StoreCompletion>) -> Void
-
-    init(engine: Engine, shared: SharedStore, capacity: Int, handler: Handler? = nil) {
+    init(engine: Engine, shared: SharedStore, capacity: Int) {
         precondition(capacity > 0 && capacity <= 1 << 20, "a session needs a capacity")
-        self.handler = handler
         self.engine = engine
         self.shared = shared
         self.capacity = capacity
@@ -135,10 +129,6 @@ package final class Session: CompletionTarget, @unchecked Sendable {
 
     override func publish() -> Bool {
         guard gatheredCount > 0 else { return false }
-        if let handler {
-            handOver(handler)
-            return false
-        }
         pthread_mutex_lock(lock)
         for index in 0..<gatheredCount {
             ring.advanced(by: (tail + index) & ringMask).initialize(to: gathered[index])
@@ -149,16 +139,5 @@ package final class Session: CompletionTarget, @unchecked Sendable {
         gatheredCount = 0
         if wake { pthread_cond_broadcast(ready) }
         return false
-    }
-
-    /// The reference of each operation is held until the caller of `publish` lets go of it, so the
-    /// handler may be the last one to have used this session.
-    private func handOver(_ handler: Handler) {
-        let ended = UnsafeBufferPointer(start: gathered, count: gatheredCount)
-        let finals = ended.count { $0.isFinal }
-        gatheredCount = 0
-        // First: what the handler submits takes the places of what has ended.
-        if finals > 0 { outstanding.subtract(finals, ordering: .relaxed) }
-        handler(ended)
     }
 }

@@ -14,8 +14,12 @@ extension Store {
             StagingKey(hi: id.hi, lo: id.lo), now: shared.engine.clock.wallSeconds)
     }
 
-    /// Runs a closure on the owner thread; it must return soon. False: closed, it will not run.
-    package func onOwnerThread(_ body: @escaping @Sendable () -> Void) -> Bool {
+    /// The clock by which deadlines are told.
+    package var monotonicNanoseconds: UInt64 { engine.clock.monotonic }
+
+    /// Runs a closure on the owner thread, after what was pushed before; it must return soon.
+    /// False: closed, it will not run.
+    package func perform(_ body: @escaping @Sendable () -> Void) -> Bool {
         engine.perform { _ in body() }
     }
 

@@ -327,6 +327,38 @@ package final class StagedStore {
         log.strike(token: token | Self.controlBit, device: device)
     }
 
+    /// Adds blocks to the list from its place on: first those that are in slabs alone, whose writes
+    /// under way have the keys, then what the log has.
+    package func list(token: UInt64, _ list: BlockList) {
+        if case .memory(let first) = list.place {
+            let next = log.forEachAppend(from: first) { fingerprint, space, key in
+                tellStaged(list, fingerprint, space, key)
+            }
+            if let next {
+                list.place = .memory(operation: next)
+                sink?.controlled(Outcome(token: token, status: .done))
+                return
+            }
+            list.place = .segment(0, page: 0)
+        }
+        log.list(token: token | Self.controlBit, list)
+    }
+
+    /// False: the list is full.
+    private func tellStaged(
+        _ list: BlockList, _ fingerprint: Fingerprint, _ space: UInt16,
+        _ key: UnsafeRawBufferPointer
+    ) -> Bool {
+        guard space == list.namespaceSlot, log.namespaces.instance(space) == list.instance,
+            let arena, let found = arena.find(fingerprint.stagingKey), found.state == .dirty,
+            !isPresent(fingerprint)
+        else { return true }
+        let info = arena.info(found.slot)
+        if info.expiry != 0 && info.expiry <= log.wallSeconds { return true }
+        return list.add(
+            key, length: info.length, version: info.version, shardCount: Int(info.shardCount) + 1)
+    }
+
     package func checkpoint(token: UInt64) { log.checkpoint(token: token | Self.controlBit) }
 
     /// Refuses new writes from now on; the caller pumps until idle, flushes and checkpoints.

@@ -2,8 +2,8 @@
 // operation points to (key, piece) lies at its tag, made once; nothing is allocated in the loop. A
 // throttled operation is tried again, so that to the job it only takes longer.
 //
-// With completions `inline` the job's loop is the session's handler and runs on the store's owner
-// thread: nobody wakes anybody. The job's thread sleeps meanwhile, so that there is one user still.
+// With completions `inline` the job's loop is called back, and runs on the store's owner thread:
+// nobody wakes anybody. The job's thread sleeps meanwhile, so that there is one user still.
 
 import BenchKit
 import BlockIO
@@ -78,10 +78,13 @@ final class KvEngine: BenchEngine, @unchecked Sendable {
     // Unchecked: it belongs to the job's thread; while `drive` sleeps there, to the owner thread.
     private let kv: KvStore
     private let session: Session
+    /// Of a job that runs on the owner thread; else it goes through the session.
+    private let callbacks: CallbackTarget?
     /// The job's loop while it is driven, and what says that it has ended.
     private var step: ((UnsafeBufferPointer<BenchCompletion>) -> Bool)?
     private let over = DispatchSemaphore(value: 0)
     private let taken: UnsafeMutableBufferPointer<BenchCompletion>
+    private var takenCount = 0
     private let manner: KvManner
     private let keyNamespace: UInt64
     private let counters: KvCounters
@@ -106,10 +109,14 @@ final class KvEngine: BenchEngine, @unchecked Sendable {
         self.keyNamespace = keyNamespace
         self.counters = counters
         let depth = manner.depth
+        session = kv.session(depth)
         let driven = Driven()
-        var handler: Session.Handler?
-        if manner.inline { handler = { driven.engine?.ended($0) } }
-        session = kv.session(depth, handler)
+        if manner.inline {
+            callbacks = CallbackTarget(
+                kv.store, take: { driven.engine?.ended($0) }, taken: { driven.engine?.turned() })
+        } else {
+            callbacks = nil
+        }
         region = try kv.register(arena)
         keys = KeyRoom(capacity: depth)
         pieces = .allocate(capacity: depth)
@@ -171,8 +178,11 @@ final class KvEngine: BenchEngine, @unchecked Sendable {
 
     func flush() {
         guard queued > 0 else { return }
-        let taken = session.submit(UnsafeBufferPointer(start: queue, count: queued))
-        precondition(taken == queued, "the session holds a job's depth, and the store is open")
+        let batch = UnsafeBufferPointer(start: queue, count: queued)
+        let isTaken =
+            callbacks?.submit(batch, instance: kv.namespace.instance)
+            ?? (session.submit(batch) == queued)
+        precondition(isTaken, "the session holds a job's depth, and the store is open")
         queued = 0
     }
 
@@ -200,21 +210,24 @@ final class KvEngine: BenchEngine, @unchecked Sendable {
         guard manner.inline else { return false }
         withoutActuallyEscaping(body) { body in
             step = body
-            let runs = kv.store.onOwnerThread { [self] in advance(0) }
+            let runs = kv.store.perform { [self] in advance(0) }
             precondition(runs, "the store is open while a job runs")
             over.wait()
         }
         return true
     }
 
-    /// Owner thread: what the session's handler was given.
-    fileprivate func ended(_ ended: UnsafeBufferPointer<StoreCompletion>) {
-        var count = 0
-        for completion in ended {
-            guard let made = take(completion) else { continue }
-            taken[count] = made
-            count += 1
-        }
+    // Owner thread
+
+    fileprivate func ended(_ completion: StoreCompletion) {
+        guard let made = take(completion) else { return }
+        taken[takenCount] = made
+        takenCount += 1
+    }
+
+    fileprivate func turned() {
+        let count = takenCount
+        takenCount = 0
         if count > 0 { advance(count) } else { flush() }
     }
 
@@ -293,7 +306,7 @@ final class KvEngine: BenchEngine, @unchecked Sendable {
     func finish() { kv.unregister(region) }
 }
 
-/// The engine that a session's handler belongs to: made after the session, and gone before it.
+/// The engine that is called back: made after what calls it.
 private final class Driven: @unchecked Sendable {
     // Unchecked: set before the first operation is submitted, read by the owner thread after.
     weak var engine: KvEngine?

@@ -80,8 +80,8 @@ final class KvStore: Sendable {
         self.configuration = store.configuration
     }
 
-    func session(_ capacity: Int, _ handler: Session.Handler? = nil) -> Session {
-        store.session(capacity: capacity, handler: handler)
+    func session(_ capacity: Int) -> Session {
+        store.session(capacity: capacity)
     }
 
     func operation(

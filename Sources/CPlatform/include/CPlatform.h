@@ -47,6 +47,17 @@ int hearth_write_hint(int fd, int hint);
 
 /// The entry names of an open directory, each NUL-terminated, one after the other: bytes needed,
 /// of which at most `capacity` were written, or -1 with errno.
-int64_t hearth_list(int directory, char *names, int64_t capacity);
+int64_t hearth_directory_entries(int directory, char *names, int64_t capacity);
+
+/// This thread's own line of text, of HEARTH_THREAD_TEXT bytes, all zero to begin with.
+#define HEARTH_THREAD_TEXT 1024
+char *hearth_thread_text(void);
+
+/// A number of this thread's own, 0 to begin with.
+int *hearth_thread_number(void);
+
+/// How many forks lie between this process and the one that loaded the code. The first call makes
+/// later forks count.
+uint32_t hearth_fork_epoch(void);
 
 #endif
