@@ -177,6 +177,8 @@ extension Harness {
             world.flip(place)
         }
         for room in [13, 1000] { world.expect(world.list(space, room: room), are: expected) }
+        let seen = world.store.log.statistics
+        #expect((unreadable ? seen.readErrors : seen.damagedPages) > 0, "it was met")
     }
 
     /// A volatile block whose write has not begun is told from memory.
