@@ -181,7 +181,7 @@ struct MessageCopy {
         for index in 0..<Int(operation.piece_count) {
             guard let piece = convert(data.piece(operation.pieces, index)) else { return false }
             let (sum, overflow) = total.addingReportingOverflow(piece.length)
-            if overflow { return false }
+            if overflow || sum > UInt64(Int64.max) { return false }
             total = sum
             pieces.advanced(by: index).initialize(to: piece)
         }

@@ -76,8 +76,9 @@ private struct Known {
     /// The core's form of a piece; nil when it is not within memory that may be used.
     mutating func piece(_ piece: hearth_piece) -> Piece? {
         if piece.region == 0 {
-            let (_, overflow) = piece.offset.addingReportingOverflow(piece.length)
-            guard piece.offset != 0, !overflow else { return nil }
+            // No address has the top bit; the core counts bytes in signed numbers.
+            let (end, overflow) = piece.offset.addingReportingOverflow(piece.length)
+            guard piece.offset != 0, !overflow, end <= UInt64(Int64.max) else { return nil }
             return Piece(region: .process, offset: piece.offset, length: piece.length)
         }
         guard let known = region(piece.region),

@@ -247,6 +247,93 @@ static void batches(hearth_namespace space, hearth_queue queue) {
     free(large);
 }
 
+/* Numbers at the ends of their ranges. */
+static void extremes(hearth_namespace space, hearth_queue queue, hearth_queue other) {
+    static batch b;
+    static char value[8192];
+    hearth_completion end;
+    uint64_t large[] = {1, 8191, 8192, 1ull << 32, 1ull << 62, (1ull << 63) - 1, 1ull << 63,
+                        UINT64_MAX};
+    uint32_t small[] = {0, 1, 4095, 4096, 1u << 31, UINT32_MAX};
+    const char *keys[] = {"written", "durable"};
+    clear(&b);
+    add(&b, space, HEARTH_PUT, "written", value, sizeof value)->durability = HEARTH_WRITTEN;
+    add(&b, space, HEARTH_PUT, "durable", value, sizeof value)->durability = HEARTH_DURABLE;
+    CHECK(submit(queue, &b) == 2 && collect(queue, 2, NULL));
+    for (int key = 0; key < 2; key++) {
+        for (uint8_t mode = 0; mode <= HEARTH_CACHED; mode++) {
+            for (size_t i = 0; i < 8; i++) {
+                for (size_t j = 0; j < 8; j++) {
+                    clear(&b);
+                    hearth_operation *o = add(&b, space, HEARTH_GET, keys[key], value, 8192);
+                    o->mode = mode;
+                    o->byte_offset = large[i];
+                    o->byte_length = large[j];
+                    CHECK(submit(queue, &b) == 1 && hearth_poll(queue, &end, 1, 10 * SECOND) == 1);
+                    int fits = large[i] < 8192 && large[j] <= 8192 - large[i];
+                    CHECK(end.status == (fits ? HEARTH_HIT : HEARTH_INVALID));
+                }
+            }
+            for (size_t i = 0; i < 6; i++) {
+                for (size_t j = 0; j < 6; j++) {
+                    clear(&b);
+                    hearth_operation *o = add(&b, space, HEARTH_GET, keys[key], value, 8192);
+                    o->mode = mode;
+                    o->first_shard = small[i];
+                    o->shard_count = small[j];
+                    CHECK(submit(queue, &b) == 1 && hearth_poll(queue, &end, 1, 10 * SECOND) == 1);
+                    int fits = small[i] == 0 && small[j] <= 1;
+                    CHECK(end.status == (fits ? HEARTH_HIT : HEARTH_INVALID));
+                }
+            }
+            /* Memory of impossible sizes, alone and added up. */
+            for (size_t i = 4; i < 8; i++) {
+                clear(&b);
+                hearth_operation *o = add(&b, space, HEARTH_GET, keys[key], value, large[i]);
+                o->mode = mode;
+                CHECK(submit(queue, &b) == 1 && hearth_poll(queue, &end, 1, 10 * SECOND) == 1);
+                CHECK(end.status == HEARTH_INVALID || (i == 4 && end.status == HEARTH_HIT));
+                clear(&b);
+                o = add(&b, space, HEARTH_PUT, "new", value, large[i]);
+                for (int piece = 0; piece < 8; piece++) b.data.pieces[piece] = b.data.pieces[0];
+                o->piece_count = 8;
+                CHECK(submit(queue, &b) == 1 && hearth_poll(queue, &end, 1, 10 * SECOND) == 1);
+                CHECK(end.status == HEARTH_INVALID || end.status == HEARTH_TOO_LARGE);
+            }
+        }
+        clear(&b);
+        hearth_operation *o = add(&b, space, HEARTH_PIN, keys[key], NULL, 0);
+        o->timeout_ns = UINT64_MAX;
+        o->time_to_live_s = UINT32_MAX;
+        CHECK(submit(other, &b) == 1 && hearth_poll(other, &end, 1, UINT64_MAX - 1) == 1);
+        CHECK(end.status == HEARTH_DONE);
+        clear(&b);
+        o = add(&b, space, HEARTH_PUT, keys[key], value, sizeof value);
+        o->flags = HEARTH_REPLACE;
+        o->timeout_ns = UINT64_MAX;
+        o->time_to_live_s = UINT32_MAX;
+        CHECK(submit(other, &b) == 1 && hearth_poll(other, &end, 1, 10 * SECOND) == 1);
+        CHECK(end.status == HEARTH_STORED);
+    }
+}
+
+/* The same where everything comes from the device. */
+static void without_staging(const char *below) {
+    const char *options[] = {"capacity=512M", "segment=4M", "max_block=256K", "memory=128M",
+                             "staging=0", "index_entries=65536", NULL};
+    char kept[sizeof endpoint_text];
+    hearth_store store = 0;
+    hearth_queue queue = 0, other = 0;
+    strcpy(kept, endpoint_text);
+    MUST(hearth_open(new_endpoint(below, "device"), options, &store));
+    strcpy(endpoint_text, kept);
+    hearth_namespace space = open_space(store, "m");
+    MUST(hearth_queue_open(store, 128, NULL, NULL, &queue));
+    MUST(hearth_queue_open(store, 1, NULL, NULL, &other));
+    extremes(space, queue, other);
+    CHECK(hearth_close(store) == 0);
+}
+
 static void locks(hearth_store store) {
     hearth_store other;
     REFUSED(hearth_open(where, small_store, &other), HEARTH_E_LOCKED, "pid");
@@ -329,6 +416,10 @@ int main(int count, char **words) {
     handles(store, space, queue);
     pointers(store, space, queue);
     batches(space, queue);
+    hearth_queue other = 0;
+    MUST(hearth_queue_open(store, 1, NULL, NULL, &other));
+    extremes(space, queue, other);
+    without_staging(words[1]);
     locks(store);
     full_queue(store, space);
     wrong_hints(store, space);

@@ -169,7 +169,7 @@ static void *submitter(void *number) {
 static void *poller(void *unused) {
     hearth_completion ends[8];
     (void)unused;
-    while (got_all < 4 * 1600) {
+    while (__atomic_load_n(&got_all, __ATOMIC_RELAXED) < 4 * 1600) {
         int64_t part = hearth_poll(shared, ends, 8, SECOND / 10);
         if (part < 0) __sync_fetch_and_add(&wrong, 1);
         for (int64_t i = 0; i < part; i++) {

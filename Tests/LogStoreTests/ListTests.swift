@@ -158,6 +158,29 @@ extension Harness {
         world.expect(world.list(space, room: 5), are: after)
     }
 
+    /// A footer page that is damaged, or cannot be read, costs nothing: the groups tell as well.
+    @Test(arguments: [false, true])
+    func damagedFooters(unreadable: Bool) throws {
+        // Small blocks, so that a footer has several pages.
+        let world = try World(World.configuration(segments: 12, staging: 0))
+        let space = world.namespace()
+        var expected: [String: Told] = [:]
+        world.put(0..<900, space, into: &expected, length: 600)
+        let segment = try #require(
+            world.segment(.sealed) { $0.footerPages > 3 && $0.liveBlocks > 100 })
+        let footer = Int(world.store.log.segments[segment].footerFirstPage)
+        let place = world.place(segment: segment, page: footer + 1)
+        if unreadable {
+            world.machine.breakPages(
+                place.directory, place.name, offset: place.page * pageBytes, length: pageBytes)
+        } else {
+            world.flip(place)
+        }
+        for room in [13, 1000] { world.expect(world.list(space, room: room), are: expected) }
+        let seen = world.store.log.statistics
+        #expect((unreadable ? seen.readErrors : seen.damagedPages) > 0, "it was met")
+    }
+
     /// A volatile block whose write has not begun is told from memory.
     @Test func blocksInSlabsAlone() throws {
         let world = try World()

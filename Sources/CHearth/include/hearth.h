@@ -245,7 +245,7 @@ typedef struct hearth_field {
     const char *value;
 } hearth_field;
 
-/* Opens the namespace with exactly these fields, in this order, making it if there is none; waits.
+/* Opens the namespace with exactly these fields, in any order, making it if there is none; waits.
  * time_to_live_s 0: for ever. cap_bytes 0: no cap of its own. */
 int32_t hearth_namespace_open(hearth_store store, const hearth_field *fields, uint32_t count,
                               uint32_t layout, uint32_t time_to_live_s, uint64_t cap_bytes,
