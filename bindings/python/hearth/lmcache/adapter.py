@@ -22,7 +22,7 @@ from lmcache.v1.distributed.l2_adapters.base import L2AdapterInterface
 from lmcache.v1.memory_management import TensorMemoryObj
 
 from .blocks import BlockStore
-from .keys import KeyRefused, decode, encode, space_name
+from .keys import decode, encode, space_name
 from .ledger import Known, Ledger
 from .listing import Listings
 from .parameters import Parameters
@@ -358,22 +358,22 @@ class HearthL2Adapter(L2AdapterInterface):
         """Keys by namespace: (namespace, encoded keys, their places). A key that is refused, or
         whose namespace cannot be had, is in none of them: a miss, or a failed store."""
         groups: dict = {}
+        refused: dict[str, int] = {}
         for place, key in enumerate(keys):
+            name = space_name(key)
             try:
                 encoded = encode(key)
-                name = space_name(key)
-            except KeyRefused as error:
-                logger.error("Hearth: a key was refused: %s", error)
+                if name not in groups:
+                    groups[name] = (self._blocks.space(name), [], [])
+            except (hearth.Error, ValueError) as error:
+                reason = f"model {name[0]!r}: {error}"
+                refused[reason] = refused.get(reason, 0) + 1
                 continue
-            group = groups.get(name)
-            if group is None:
-                try:
-                    group = groups[name] = (self._blocks.space(name), [], [])
-                except (hearth.Error, ValueError) as error:
-                    logger.error("Hearth: no namespace for %r: %s", name, error)
-                    continue
+            group = groups[name]
             group[1].append(encoded)
             group[2].append(place)
+        for reason, count in refused.items():
+            logger.error("Hearth: %d keys were refused: %s", count, reason)
         return list(groups.values())
 
     def _keep(self) -> None:

@@ -92,6 +92,8 @@ class BlockStore:
         with self._mutex:
             found = self._spaces.get(name)
             if found is None:
+                if "\0" in name[0]:
+                    raise ValueError("a model's name with a zero byte cannot be kept")
                 if len(self._spaces) >= SPACE_LIMIT:
                     raise ValueError(
                         f"{SPACE_LIMIT} models are open in this store; {name[0]!r} is one too many")

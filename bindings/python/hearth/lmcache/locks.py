@@ -1,8 +1,9 @@
 """LMCache's locks on blocks: a count for each key, and a pin in Hearth while it is above zero.
 
 A lookup is answered from memory and may not wait, so the count is taken at once and the pins follow
-from a thread of this table, many in one batch, about a millisecond later. Until then an eviction
-can take the block; the load then misses, which LMCache is told for that key. Pins have a time
+from a thread of this table, many in one batch, some milliseconds later. Until then an eviction can
+take the block; the load then misses, which LMCache is told for that key. A lock that has gone by
+then never costs a pin. Pins have a time
 limit in the store, so that a dead process holds nothing, and are renewed while the lock is held. A
 lock that is held for longer than `limit` seconds has been forgotten by its holder: its pin is let
 go and counted; `hold` is for what is never let go. Where pins would hold more than the store grants (a quarter of its capacity) a
@@ -18,8 +19,8 @@ import time
 
 logger = logging.getLogger(__name__)
 
-# Lookups come in bursts: pins of one burst go in one batch, and lookups do not contend with them.
-_GATHER_SECONDS = 0.001
+# Lookups come in bursts: the pins of one go in one batch, and do not contend with the lookups.
+_GATHER_SECONDS = 0.01
 
 
 class LockTable:
@@ -33,6 +34,7 @@ class LockTable:
         self._counts: dict[tuple, int] = {}
         self._since: dict[tuple, float] = {}
         self._changed: set[tuple] = set()
+        self._kept: set[tuple] = set()
         self._pinned: set[tuple] = set()  # of the thread alone
         self._wake = threading.Event()
         self._closed = False
@@ -48,7 +50,8 @@ class LockTable:
 
     @property
     def held(self) -> int:
-        return len(self._counts)
+        """Blocks locked now."""
+        return len(self._counts) - len(self._kept)
 
     def pinned(self) -> int:
         """Blocks pinned in the store now."""
@@ -78,6 +81,7 @@ class LockTable:
                 place = (space, key)
                 self._counts[place] = self._counts.get(place, 0) + 1
                 self._since[place] = math.inf
+                self._kept.add(place)
                 self._changed.add(place)
         self._wake.set()
 
@@ -109,10 +113,10 @@ class LockTable:
         renew_at = time.monotonic() + period
         while True:
             self._wake.wait(max(0.0, renew_at - time.monotonic()))
+            self._wake.clear()  # before looking, so that no wake is lost
             if self._closed:
                 return
             time.sleep(_GATHER_SECONDS)
-            self._wake.clear()
             try:
                 self._settle()
                 if time.monotonic() >= renew_at:

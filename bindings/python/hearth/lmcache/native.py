@@ -16,7 +16,7 @@ import threading
 import hearth
 
 from .blocks import BlockStore
-from .keys import KeyRefused, encode_text
+from .keys import encode_text
 from .parameters import Parameters
 from .transfers import DELETE, GET, LOOKUP, PUT, Task, Transfers
 
@@ -129,15 +129,19 @@ class HearthNativeClient:
     def _grouped(self, task: Task) -> list:
         """Keys by namespace: (namespace, encoded keys, their places among the task's)."""
         groups: dict = {}
+        refused: dict[str, int] = {}
         for place, text in enumerate(task.keys):
             try:
                 name, encoded = encode_text(text)
                 if name not in groups:
                     groups[name] = (self._blocks.space(name), [], [])
-            except (KeyRefused, hearth.Error, ValueError) as error:
+            except (hearth.Error, ValueError) as error:
                 task.error = str(error)
-                logger.error("Hearth: a key was refused: %s", error)
+                refused[task.error] = refused.get(task.error, 0) + 1
                 continue
-            groups[name][1].append(encoded)
-            groups[name][2].append(place)
+            group = groups[name]
+            group[1].append(encoded)
+            group[2].append(place)
+        for reason, count in refused.items():
+            logger.error("Hearth: %d keys were refused: %s", count, reason)
         return list(groups.values())
