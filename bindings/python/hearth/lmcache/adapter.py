@@ -60,13 +60,14 @@ class HearthL2Adapter(L2AdapterInterface):
         self._loaded: dict[int, Bitmap] = {}
         self._ledger = Ledger()
         self._listings = Listings()
-        self._recovered = threading.Event()
         self._counts = dict.fromkeys(
             ("stored", "already_there", "store_failures", "lookups", "lookup_hits", "loaded",
              "load_misses", "length_mismatches", "deleted", "delete_refused_locked"), 0)
         self._stop = threading.Event()
+        self._filled = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="hearth-ledger", daemon=True)
         self._keeper.start()
+        self._blocks.wait_recovered()
 
     # Descriptors
 
@@ -132,16 +133,18 @@ class HearthL2Adapter(L2AdapterInterface):
             except hearth.Error as error:
                 logger.error("Hearth: a lookup of %d keys failed: %s", len(encoded), error)
                 continue
-            locked = [key for key, is_there in zip(encoded, there) if is_there]
-            if not locked:
-                continue
+            present = [key for key, is_there in zip(encoded, there) if is_there]
+            locked = self._blocks.locks.lock(space, present)
             hits += len(locked)
-            self._blocks.locks.lock(space, locked)
             if len(locked) == len(keys):
                 found.set_range(0, len(keys))
-            else:
+            elif len(locked) == len(present):
                 found.batched_set(
                     [place for place, is_there in zip(places, there) if is_there])
+            else:
+                taken = set(locked)
+                found.batched_set(
+                    [place for place, key in zip(places, encoded) if key in taken])
         with self._mutex:
             self._counts["lookups"] += len(keys)
             self._counts["lookup_hits"] += hits
@@ -212,13 +215,14 @@ class HearthL2Adapter(L2AdapterInterface):
         self._check_open()
         locks = self._blocks.locks
         for space, encoded, places in self._grouped(keys):
-            chosen = [(key, keys[place]) for key, place in zip(encoded, places)
-                      if not locks.is_locked(space, key)]
+            chosen = locks.begin_delete(space, encoded)
             self._counts["delete_refused_locked"] += len(encoded) - len(chosen)
-            if not chosen:
-                continue
-            results = space.delete([key for key, _ in chosen])
-            gone = [key for (_, key), result in zip(chosen, results)
+            try:
+                results = space.delete(chosen)
+            finally:
+                locks.end_delete(space, chosen)
+            by_key = {key: keys[place] for key, place in zip(encoded, places)}
+            gone = [by_key[key] for key, result in zip(chosen, results)
                     if result.status in ("deleted", "not-found")]
             self._counts["deleted"] += sum(result.status == "deleted" for result in results)
             if len(gone) < len(chosen):
@@ -246,7 +250,7 @@ class HearthL2Adapter(L2AdapterInterface):
         return KeyListPage(entries=tuple(entries), next_page_token=token)
 
     def _entries(self, model_name):
-        self._recovered.wait()
+        self._blocks.ready.wait()
         for (model, _), space in self._blocks.spaces(model_name):
             for entry in space.list():
                 try:
@@ -264,7 +268,7 @@ class HearthL2Adapter(L2AdapterInterface):
             "type": "HearthL2Adapter",
             "path": blocks.parameters.path,
             "closed": self._closed,
-            "recovered": self._recovered.is_set(),
+            "recovered": self._filled.is_set(),
             "registered_bytes": blocks.registered_bytes,
             "unregistered_reason": blocks.region_reason,
             "known_keys": len(self._ledger),
@@ -379,7 +383,7 @@ class HearthL2Adapter(L2AdapterInterface):
     def _keep(self) -> None:
         """Fills the ledger from the store, then compares the two, a little at a time."""
         try:
-            self._blocks.recover()
+            self._blocks.ready.wait()
             for (model, _), space in self._blocks.spaces():
                 found = []
                 for entry in space.list():
@@ -397,7 +401,7 @@ class HearthL2Adapter(L2AdapterInterface):
         except Exception as error:
             if not self._stop.is_set():
                 logger.warning("Hearth: what was stored before could not be listed: %s", error)
-        self._recovered.set()
+        self._filled.set()
         while not self._stop.wait(_SWEEP_SECONDS):
             try:
                 gone = self._ledger.sweep()

@@ -53,6 +53,12 @@ class BlockStore:
         self._base = 0
         self._end = 0
         self.region_reason = "LMCache gave no memory to register"
+        # The index is complete; and the catalogue has been read, too.
+        self._indexed = threading.Event()
+        self.ready = threading.Event()
+        self._recovery = threading.Thread(
+            target=self._recover, name="hearth-recovery", daemon=True)
+        self._recovery.start()
 
     # Memory
 
@@ -134,10 +140,28 @@ class BlockStore:
         self._catalogued.discard(name)
         logger.warning("Hearth: model %r is not in the catalogue: %s", name[0], reason)
 
-    def recover(self) -> None:
-        """Waits until the index is complete, and opens the namespaces of the catalogue that this
-        configuration made."""
-        self.store.wait_recovered()
+    def wait_recovered(self) -> None:
+        """Waits until the index is complete, for as long as is configured: until then a lookup can
+        miss what is there. Blocks that have been found are served meanwhile."""
+        if not self._indexed.wait(self.parameters.recovery_seconds):
+            logger.warning(
+                "Hearth: the index is not complete after %g s; what it lacks is a miss for now",
+                self.parameters.recovery_seconds)
+
+    def _recover(self) -> None:
+        try:
+            self.store.wait_recovered()
+            self._indexed.set()
+            self._read_catalogue()
+        except hearth.Error as error:
+            if not self.store.closed:
+                logger.warning("Hearth: the catalogue could not be read: %s", error)
+        finally:
+            self._indexed.set()
+            self.ready.set()
+
+    def _read_catalogue(self) -> None:
+        """Opens the namespaces of the catalogue that this configuration made."""
         for listed in self._catalogue.list():
             entry = self._catalogue.read(listed.key)
             try:
@@ -154,3 +178,4 @@ class BlockStore:
     def close(self) -> None:
         self.locks.close()
         self.store.close()
+        self._recovery.join(timeout=30)

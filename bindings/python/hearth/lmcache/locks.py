@@ -35,6 +35,7 @@ class LockTable:
         self._since: dict[tuple, float] = {}
         self._changed: set[tuple] = set()
         self._kept: set[tuple] = set()
+        self._deleting: set[tuple] = set()
         self._pinned: set[tuple] = set()  # of the thread alone
         self._wake = threading.Event()
         self._closed = False
@@ -57,12 +58,15 @@ class LockTable:
         """Blocks pinned in the store now."""
         return len(self._pinned)
 
-    def lock(self, space, keys: list[bytes]) -> None:
-        """One more lock on each of the keys."""
-        if not keys:
-            return
+    def lock(self, space, keys: list[bytes]) -> list[bytes]:
+        """One more lock on each of the keys; returns those that it took: not what is being
+        deleted."""
         now = time.monotonic()
         with self._mutex:
+            if self._deleting:
+                keys = [key for key in keys if (space, key) not in self._deleting]
+            if not keys:
+                return keys
             for key in keys:
                 place = (space, key)
                 count = self._counts.get(place, 0)
@@ -73,6 +77,7 @@ class LockTable:
                 elif self._since[place] != math.inf:
                     self._since[place] = now
         self._wake.set()
+        return keys
 
     def hold(self, space, keys: list[bytes]) -> None:
         """Keeps the keys pinned until the table is closed."""
@@ -99,8 +104,16 @@ class LockTable:
                     self._changed.add(place)
         self._wake.set()
 
-    def is_locked(self, space, key: bytes) -> bool:
-        return (space, key) in self._counts
+    def begin_delete(self, space, keys: list[bytes]) -> list[bytes]:
+        """Of these keys, those that are not locked; they cannot be until `end_delete`."""
+        with self._mutex:
+            free = [key for key in keys if (space, key) not in self._counts]
+            self._deleting.update((space, key) for key in free)
+        return free
+
+    def end_delete(self, space, keys: list[bytes]) -> None:
+        with self._mutex:
+            self._deleting.difference_update((space, key) for key in keys)
 
     def close(self) -> None:
         with self._mutex:

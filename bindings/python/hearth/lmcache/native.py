@@ -37,6 +37,7 @@ class HearthNativeClient:
         self._mutex = threading.Lock()
         self._next = 0
         self._closed = False
+        self._blocks.wait_recovered()
 
     def event_fd(self) -> int:
         return self._transfers.descriptor

@@ -23,7 +23,7 @@ STORE_OPTIONS = (
 )
 OWN = (
     "path", "capacity", "max_capacity_gb", "durability", "lock_seconds", "lock_limit_seconds",
-    "namespace", "ttl_seconds",
+    "namespace", "ttl_seconds", "recovery_seconds",
 )
 # A segment is 34 of the largest blocks, and a store wants some sixteen segments.
 _SEGMENT_BLOCKS = 34
@@ -69,6 +69,7 @@ class Parameters:
     lock_limit_seconds: float = 600.0
     namespace: Fields = ()
     ttl_seconds: int = 0
+    recovery_seconds: float = 10.0
     options: dict[str, object] = field(default_factory=dict)
 
     @classmethod
@@ -111,6 +112,7 @@ class Parameters:
             raise ConfigurationError(
                 f"lock_limit_seconds: {limit:g} is below lock_seconds ({lock:g})")
         ttl = _number(values, "ttl_seconds", 0, 0, (1 << 32) - 1)
+        recovery = _number(values, "recovery_seconds", 10, 0, 86400)
         options = {name: values[name] for name in STORE_OPTIONS if name in values}
         # LMCache's L1 is the DRAM tier. One below it would hold the same blocks twice.
         options.setdefault("staging", 0)
@@ -120,6 +122,7 @@ class Parameters:
             max_capacity=int(most * (1 << 30)) or capacity, durability=durability,
             lock_seconds=lock, lock_limit_seconds=limit,
             namespace=cls._extra(values.get("namespace", {})), ttl_seconds=int(ttl),
+            recovery_seconds=recovery,
             options=options)
 
     @staticmethod

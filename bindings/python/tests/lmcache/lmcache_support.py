@@ -35,10 +35,10 @@ def payload(key, length, revision=0):
     return hashlib.shake_128(name.encode() + key.chunk_hash).digest(length)
 
 
-def adapter_json(kind, path, **changes):
+def adapter_json(kind, folder, **changes):
     return json.dumps({
         "type": kind, "module_path": "hearth.lmcache", "class_name": CLASSES[kind],
-        "adapter_params": {"path": str(path), **SMALL, **changes}})
+        "adapter_params": {"path": str(folder), **SMALL, **changes}})
 
 
 def create(text, memory=None):

@@ -1,0 +1,38 @@
+"""LMCache's own qualification, `lmcache bench l2` with verification, for both types."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from lmcache_support import CLASSES
+
+# KiB a key, submits in flight, keys a submit.
+LOADS = [(64, 1, 32), (64, 8, 32), (64, 64, 16), (1024, 1, 16), (1024, 8, 8), (1024, 64, 2),
+         (32_768, 1, 2), (32_768, 8, 1), (32_768, 64, 1)]
+
+
+@pytest.mark.parametrize("kind", list(CLASSES))
+@pytest.mark.parametrize("size, in_flight, keys", LOADS)
+def test_lmcache_bench_l2(tmp_path, kind, size, in_flight, keys):
+    moved = 4 * size * 1024 * in_flight * keys
+    spec = {"type": kind, "module_path": "hearth.lmcache", "class_name": CLASSES[kind],
+            "adapter_params": {
+                "path": str(tmp_path / "store"), "capacity": max(12 << 30, 2 * moved),
+                "max_block": "32MiB"}}
+    done = subprocess.run(
+        [os.path.join(os.path.dirname(sys.executable), "lmcache"), "bench", "l2",
+         "--l2-adapter", json.dumps(spec), "--no-skip-verify", "--l1-align-bytes", "4096",
+         "--data-size-kb", str(size), "--in-flight", str(in_flight), "--num-keys", str(keys),
+         "--rounds", "2", "--lookup-max-hit-rate", "0.5", "--format", "json"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300)
+    said = done.stdout
+    assert done.returncode == 0, said[-3000:]
+    total = in_flight * keys
+    assert f"[Verify] All {total} keys data verified OK." in said
+    metrics = json.loads(said[said.index("{\n"):said.rindex("}") + 1])["metrics"]
+    for operation in (metrics["op_0"], metrics["op_2"]):
+        assert operation["rounds_timed_out"] == 0
+        assert operation["total_success"] == operation["total_keys"] == 2 * total, operation
+    assert metrics["op_1"]["total_success"] == metrics["op_1"]["expected_hit_count"]
