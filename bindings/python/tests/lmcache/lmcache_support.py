@@ -10,6 +10,7 @@ import hashlib
 import json
 import mmap
 import select
+import shutil
 import time
 
 import torch
@@ -166,3 +167,5 @@ class Machine:
     def close(self):
         for driver in self.drivers:
             driver.adapter.close()
+        # pytest keeps the folders of three runs; stores are preallocated.
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -162,8 +162,9 @@ def test_lmcaches_eviction_controller(machine):
     config = EvictionConfig("LRU", trigger_watermark=0.8, eviction_ratio=0.25)
     controller = L2EvictionController([L2AdapterEvictionState(0, driver.adapter, config)])
     try:
-        keys = driver.fill(48, length=LARGE)
-        locked = keys[:4]
+        keys = [key for first in range(0, 48, 4)
+                for key in driver.fill(4, length=LARGE, first=first)]
+        locked = keys[:4]  # the first that the policy would take
         assert driver.lookup(locked) == [True] * 4
         controller.start()
         wait_for(lambda: driver.adapter.get_usage().usage_fraction < 0.8, what="eviction")

@@ -4,6 +4,7 @@ emptied, and its prefetch controller brings them back."""
 import argparse
 import ctypes
 import gc
+import shutil
 
 import pytest
 import torch
@@ -64,10 +65,16 @@ def prefetch(storage, keys):
     return count
 
 
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path / "store"
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
 @pytest.mark.parametrize("kind", ["plugin", "native_plugin"])
-def test_down_and_up_again_and_after_a_restart(tmp_path, kind):
+def test_down_and_up_again_and_after_a_restart(folder, kind):
     keys = [make_key(number) for number in range(64)]
-    storage = manager(tmp_path / "store", kind)
+    storage = manager(folder, kind)
     try:
         (_, adapter), = storage.l2_adapters() and [pair[-2:] for pair in storage.l2_adapters()]
         write(storage, keys)
@@ -83,15 +90,15 @@ def test_down_and_up_again_and_after_a_restart(tmp_path, kind):
     finally:
         storage.close()
         gc.collect()
-    storage = manager(tmp_path / "store", kind)
+    storage = manager(folder, kind)
     try:
         assert prefetch(storage, keys) == 64
     finally:
         storage.close()
 
 
-def test_another_model_gets_nothing(tmp_path):
-    storage = manager(tmp_path / "store", "plugin")
+def test_another_model_gets_nothing(folder):
+    storage = manager(folder, "plugin")
     keys = [make_key(number) for number in range(8)]
     try:
         write(storage, keys)
