@@ -2,15 +2,17 @@
 
 MINUTES ?= 30
 BENCH ?=
+PREFIX ?= /usr/local
 SOURCES := Sources Tests Package.swift
 
-.PHONY: help run test bench soak format lint setup clean
+.PHONY: help run test bench soak format lint setup clean library install uninstall
 
 help:
 	@echo "make run      build, then a guided demonstration: device, store, kill, reopen (3 min)"
 	@echo "make test     everything that must hold, under 40 minutes on 2 cores"
 	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
 	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over"
+	@echo "make install  libhearth.so, hearth.h and hearth.pc into PREFIX=$(PREFIX); make uninstall"
 	@echo "make format   format the Swift sources; make lint only looks"
 	@echo "make setup    install what is missing; make clean removes what was built"
 
@@ -18,19 +20,28 @@ setup:
 	@tools/setup
 
 run: setup
-	swift build -c release --product hearth-bench
+	tools/release hearth-bench
 	bench/demo
 
 test: setup
 	@tools/test
 
 bench: setup
-	swift build -c release --product hearth-bench
+	tools/release hearth-bench
 	bench/rows $(BENCH)
 
 soak: setup
-	swift build -c release --product hearth-torture
+	tools/release hearth-torture
 	tools/soak $(MINUTES)
+
+library: setup
+	@tools/library
+
+install: setup
+	@tools/install $(PREFIX)
+
+uninstall:
+	@tools/install $(PREFIX) --remove
 
 format:
 	swift format --in-place --recursive $(SOURCES)

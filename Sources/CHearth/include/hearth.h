@@ -6,9 +6,9 @@
  *
  * Operations are messages. Keys, parents, pieces and shard lengths lie in one block of data that
  * goes with the batch and is copied before hearth_submit returns; nothing in a message is a
- * pointer. The one exception is a piece of region 0, whose offset is an address in this process: memory
- * outside any registered region. It works, at any alignment, at the price of a copy where it is
- * not aligned to 4096; registered regions never cost one when aligned.
+ * pointer. The one exception is a piece of region 0, whose offset is an address in this process:
+ * memory outside any registered region. It works, at any alignment, at the price of a copy where
+ * it is not aligned to 4096; registered regions never cost one when aligned.
  *
  * Handles are numbers, not pointers. A handle that was never given, was closed, or is of another
  * kind is HEARTH_E_HANDLE, never undefined behaviour.
