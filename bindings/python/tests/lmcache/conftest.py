@@ -28,7 +28,7 @@ if MISSING:
             yield _Skipped.from_parent(self, name="lmcache")
 
     def pytest_collect_file(parent, file_path):
-        if file_path.name == "test_plugin.py":
+        if file_path.name == "lmcache_support.py":
             return _File.from_parent(parent, path=file_path)
         return None
 
