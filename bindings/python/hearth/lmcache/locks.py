@@ -6,8 +6,8 @@ take the block; the load then misses, which LMCache is told for that key. A lock
 then never costs a pin. Pins have a time
 limit in the store, so that a dead process holds nothing, and are renewed while the lock is held. A
 lock that is held for longer than `limit` seconds has been forgotten by its holder: its pin is let
-go and counted; `hold` is for what is never let go. Where pins would hold more than the store grants (a quarter of its capacity) a
-block stays unpinned, and that is counted, too.
+go and counted; `hold` is for what is never let go. Where pins would hold more than the store grants
+(a quarter of its capacity) a block stays unpinned, and that is counted, too.
 
 One thread pins and unpins, so what Hearth has always becomes what the counts say.
 """

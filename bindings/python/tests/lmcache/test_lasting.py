@@ -73,7 +73,8 @@ for number in itertools.count():
 def test_killed_in_the_middle_of_a_store(machine, kind, stores):
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, os.path.dirname(__file__), str(machine.folder), kind],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=machine.folder)  # -c imports from the working directory first
     try:
         said = [child.stdout.readline() for _ in range(stores)]
         time.sleep(0.003)  # into the next one

@@ -1,4 +1,4 @@
-"""HearthL2Adapter against LMCache's interface: made by its factory, called as its controllers do."""
+"""HearthL2Adapter against LMCache's interface: made by its factory, called as controllers do."""
 
 import inspect
 
