@@ -5,12 +5,13 @@ BENCH ?=
 PREFIX ?= /usr/local
 SOURCES := Sources Tests Package.swift
 
-.PHONY: help run test bench soak format lint setup clean library install uninstall
+.PHONY: help run test bench demo-vllm soak format lint setup clean library install uninstall
 
 help:
 	@echo "make run      build, then a guided demonstration: device, store, kill, reopen (3 min)"
 	@echo "make test     everything that must hold, under 40 minutes on 2 cores"
 	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
+	@echo "make demo-vllm vLLM with Hearth off, on, and with its own connector (needs PyPI)"
 	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over"
 	@echo "make install  libhearth.so, hearth.h and hearth.pc into PREFIX=$(PREFIX); make uninstall"
 	@echo "make format   format the Swift sources; make lint only looks"
@@ -29,6 +30,9 @@ test: setup
 bench: setup
 	tools/release hearth-bench
 	bench/rows $(BENCH)
+
+demo-vllm: setup
+	bench/demo-vllm
 
 soak: setup
 	tools/release hearth-torture

@@ -1,0 +1,176 @@
+"""Measures HearthConnector in a whole vLLM engine against recompute and vLLM's ExampleConnector.
+
+    tools/vllm-python bench/vllm/measure.py [--pairs N] [--tokens N] [--folder DIR] [restart|reuse]
+
+`restart`: time to first token of a prompt whose KV is on disk, each in a fresh engine with the page
+cache dropped (that needs root), in turns with ExampleConnector; beside it recompute, a one-token
+forward, and fio's bandwidth over the same bytes. `reuse`: prompts that never come again, with and
+without Hearth, in turns; both engines are alive at the same time and idle in between.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+TESTS = Path(__file__).resolve().parents[2] / "bindings" / "python" / "tests" / "vllm"
+sys.path.insert(0, str(TESTS))
+
+import engine  # noqa: E402
+
+BYTES_A_TOKEN = 32 << 10  # 16 layers, K and V of 8 heads of 64, two bytes each
+
+
+class Engine:
+    """A vLLM engine in a process of its own that does a step at a time."""
+
+    def __init__(self, model: Path, connector: str, extra: dict[str, Any]) -> None:
+        environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR"}
+        self.log = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, str(TESTS / "engine.py")], stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment)
+        self.send({"model": str(model), "connector": connector, "extra": extra, "steps": [],
+                   "serve": True})
+        self.receive()
+
+    def send(self, what: Any) -> None:
+        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.flush()
+
+    def receive(self) -> Any:
+        for line in self.process.stdout:
+            if line.startswith("ENGINE "):
+                return json.loads(line[len("ENGINE "):])
+        self.log.seek(0)
+        raise SystemExit(f"the engine ended:\n{self.log.read()[-4000:]}")
+
+    def generate(self, seed: int, tokens: int, new: int = 1) -> dict[str, Any]:
+        self.send({"generate": [[seed, tokens]], "new": new})
+        return self.receive()[0]
+
+    def step(self, what: Any) -> Any:
+        self.send(what)
+        return self.receive()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait(60)
+
+
+def drop_caches() -> None:
+    os.sync()
+    with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as file:
+        file.write("3")
+
+
+def fio_seconds(folder: Path, size: int) -> float:
+    """The time in which fio reads as many bytes with the best of its block sizes."""
+    best = float("inf")
+    target = folder / "fio"
+    for block in ("256k", "1m", "4m"):
+        done = subprocess.run(
+            ["fio", "--name=read", f"--filename={target}", "--size=1G", "--rw=read",
+             f"--bs={block}", "--direct=1", "--ioengine=io_uring", "--iodepth=32", "--runtime=4",
+             "--time_based", "--output-format=json"], check=True, stdout=subprocess.PIPE)
+        rate = json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"]
+        best = min(best, size / rate)
+    target.unlink()
+    return best
+
+
+def restart(model: Path, folder: Path, pairs: int, tokens: int) -> None:
+    extras = {"hearth": {"path": str(folder / "store"), "capacity": "5GiB"},
+              "example": {"shared_storage_path": str(folder / "example")}}
+    (folder / "example").mkdir()
+    recompute, forward = [], []
+    for connector, extra in extras.items():
+        one = Engine(model, connector, extra)
+        one.generate(99, 256)  # the first run of an engine is slower
+        recompute.append(one.generate(1, tokens)["seconds"])
+        one.step({"sleep": 1.0})
+        one.close()
+    off = Engine(model, "off", {})
+    off.generate(99, 256)
+    recompute.append(off.generate(1, tokens)["seconds"])
+    for _ in range(5):
+        forward.append(off.generate(1, tokens)["seconds"])
+    off.close()
+    seconds: dict[str, list[float]] = {"hearth": [], "example": []}
+    for pair in range(pairs):
+        for connector in (("hearth", "example") if pair % 2 == 0 else ("example", "hearth")):
+            one = Engine(model, connector, extras[connector])
+            one.generate(99 + pair, 256)
+            drop_caches()
+            got = one.generate(1, tokens)
+            assert got["cached"] >= tokens - 256, got["cached"]
+            seconds[connector].append(got["seconds"])
+            one.close()
+    size = tokens // 128 * 128 * BYTES_A_TOKEN
+    ideal = fio_seconds(folder, size) + statistics.median(forward)
+    mine, theirs = (statistics.median(seconds[name]) for name in ("hearth", "example"))
+    again = statistics.median(recompute)
+    ratios = [a / b for a, b in zip(seconds["hearth"], seconds["example"])]
+    print(f"{tokens} tokens, {size / 2**20:.0f} MiB of KV; {pairs} pairs, medians")
+    print(f"  recompute                        {again:8.3f} s")
+    print(f"  prefix in the engine's own cache {statistics.median(forward):8.3f} s")
+    print(f"  fio's read plus that             {ideal:8.3f} s")
+    print(f"  Hearth, after a restart          {mine:8.3f} s   1/{again / mine:.1f} of recompute, "
+          f"{mine / ideal:.2f} x fio's (at most 1/12 and 1.3)")
+    print(f"  ExampleConnector, the same       {theirs:8.3f} s   Hearth takes "
+          f"{statistics.median(ratios):.2f} x (at most 1)")
+
+
+def reuse(model: Path, folder: Path, pairs: int, tokens: int) -> None:
+    engines = {"off": Engine(model, "off", {}),
+               "hearth": Engine(model, "hearth", {"path": str(folder / "none"),
+                                                  "capacity": "5GiB"})}
+    for one in engines.values():
+        one.generate(99, 512, 4)
+    first: dict[str, list[float]] = {name: [] for name in engines}
+    rate: dict[str, list[float]] = {name: [] for name in engines}
+    seeds = random.Random(7)
+    for pair in range(pairs):
+        for name in (("off", "hearth") if pair % 2 == 0 else ("hearth", "off")):
+            seed = seeds.randrange(1000, 10**9)
+            first[name].append(engines[name].generate(seed, tokens)["seconds"])
+            # New tokens after a prompt of its own: saves of the one before run beside them.
+            took = engines[name].generate(seed + 1, 512, 64)["seconds"]
+            rate[name].append((512 + 64) / took)
+    for one in engines.values():
+        one.close()
+    ratios = [a / b for a, b in zip(first["hearth"], first["off"])]
+    rates = [a / b for a, b in zip(rate["hearth"], rate["off"])]
+    print(f"no reuse: prompts of {tokens} tokens; {pairs} pairs, medians (least, most)")
+    for what, values in (("time to first token", ratios), ("tokens/s", rates)):
+        print(f"  {what}, Hearth over off: {statistics.median(values):.3f} "
+              f"({min(values):.3f}, {max(values):.3f})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", nargs="?", choices=["restart", "reuse"])
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=4000)
+    parser.add_argument("--folder", default="/var/tmp", help="on the device to be measured")
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="hearth-vllm-bench-", dir=given.folder))
+    try:
+        model = folder / "model"
+        engine.make_model(str(model), engine.FULL)
+        for name, function in (("restart", restart), ("reuse", reuse)):
+            if given.what in (None, name):
+                function(model, folder, given.pairs, given.tokens)
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
