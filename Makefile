@@ -2,16 +2,18 @@
 
 MINUTES ?= 30
 BENCH ?=
+PREFIX ?= /usr/local
 SOURCES := Sources Tests Package.swift
 
-.PHONY: help run test bench demo-vllm soak format lint setup clean
+.PHONY: help run test bench demo-vllm soak format lint setup clean library install uninstall
 
 help:
 	@echo "make run      build, then a guided demonstration: device, store, kill, reopen (3 min)"
 	@echo "make test     everything that must hold, under 40 minutes on 2 cores"
 	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
-	@echo "make demo-vllm  vLLM with Hearth off, on, and with its own connector (needs PyPI)"
+	@echo "make demo-vllm vLLM with Hearth off, on, and with its own connector (needs PyPI)"
 	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over"
+	@echo "make install  libhearth.so, hearth.h and hearth.pc into PREFIX=$(PREFIX); make uninstall"
 	@echo "make format   format the Swift sources; make lint only looks"
 	@echo "make setup    install what is missing; make clean removes what was built"
 
@@ -19,22 +21,31 @@ setup:
 	@tools/setup
 
 run: setup
-	swift build -c release --product hearth-bench
+	tools/release hearth-bench
 	bench/demo
 
 test: setup
 	@tools/test
 
 bench: setup
-	swift build -c release --product hearth-bench
+	tools/release hearth-bench
 	bench/rows $(BENCH)
 
 demo-vllm: setup
 	bench/demo-vllm
 
 soak: setup
-	swift build -c release --product hearth-torture
+	tools/release hearth-torture
 	tools/soak $(MINUTES)
+
+library: setup
+	@tools/library
+
+install: setup
+	@tools/install $(PREFIX)
+
+uninstall:
+	@tools/install $(PREFIX) --remove
 
 format:
 	swift format --in-place --recursive $(SOURCES)

@@ -9,6 +9,7 @@ let package = Package(
     name: "hearth",
     products: [
         .library(name: "Hearth", targets: ["Hearth"]),
+        .library(name: "hearth", type: .dynamic, targets: ["HearthABI"]),
         .executable(name: "hearth-bench", targets: ["hearth-bench"]),
     ],
     dependencies: [
@@ -30,10 +31,17 @@ let package = Package(
         .target(
             name: "Hearth", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
             swiftSettings: strict),
+        .target(name: "CHearth"),
+        .target(
+            name: "HearthABI",
+            dependencies: [
+                "CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO",
+            ], swiftSettings: strict),
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "Staging", "LogStore", "SegmentFormat", "BlockIO", "BenchKit", "CMeasure",
+                "Hearth", "HearthABI", "CHearth", "Staging", "LogStore", "SegmentFormat", "BlockIO",
+                "BenchKit", "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
         .target(name: "CMeasure"),
@@ -63,6 +71,10 @@ let package = Package(
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(
             name: "HearthTests", dependencies: ["Hearth", "SimulatedDisk"], swiftSettings: strict),
+        .testTarget(
+            name: "HearthABITests",
+            dependencies: ["HearthABI", "CHearth", "Hearth", "Staging", "LogStore"],
+            swiftSettings: strict),
         .testTarget(
             name: "HearthBenchTests", dependencies: ["BenchKit", "Hearth", "hearth-bench"],
             swiftSettings: strict),

@@ -20,9 +20,9 @@ class RunFailed(Exception):
     """A program that did not do what was asked."""
 
 
-def run_json(arguments):
+def run_json(arguments, environment=None):
     done = subprocess.run(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     command = " ".join(arguments)
     said = (done.stderr or done.stdout).strip()[-1500:]
     if done.returncode != 0:
@@ -88,6 +88,27 @@ def row(name, *arguments):
     if "row" not in report:
         raise RunFailed(f"hearth-bench row {name}: no object 'row'")
     return report["row"]
+
+
+def install_python():
+    """Builds the Python package: the Python to run, and the environment that finds it."""
+    place = os.path.join(ROOT, ".build", "python-bench")
+    done = subprocess.run(
+        [os.path.join(ROOT, "tools", "python-install"), place], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise RunFailed(f"tools/python-install: {done.stderr.strip()[-1500:]}")
+    return done.stdout.strip(), {**os.environ, "PYTHONPATH": os.path.join(place, "site")}
+
+
+def python_gets(installed, directory, size, depth, seconds):
+    """Bytes a second of bench/python.py on the store that a read job of hearth-bench laid out."""
+    python, environment = installed
+    result = run_json([
+        python, os.path.join(ROOT, "bench", "python.py"), f"--directory={directory}",
+        f"--value-bytes={size_of(size)}", f"--depth={depth}", f"--seconds={seconds}",
+    ], environment)["row"]
+    return result["read_bytes"] / result["seconds"]
 
 
 def fill_and_kill(directory, blocks, block):

@@ -58,6 +58,10 @@ package protocol BenchEngine: AnyObject {
     func flush()
     /// Takes completions; with `wait` at least one, sleeping for it.
     func reap(_ into: UnsafeMutableBufferPointer<BenchCompletion>, wait: Bool) -> Int
+    /// Runs `step` on the engine's own thread, first with no completions, then with those that
+    /// have come, until it returns false, which it does only with nothing in flight; then returns
+    /// true. False, at once: the engine has no such thread, reap instead.
+    func drive(_ step: (UnsafeBufferPointer<BenchCompletion>) -> Bool) -> Bool
     /// Gives a leased view back.
     func release(tag: Int)
     /// Makes everything written durable; 0 or an errno.
@@ -68,6 +72,8 @@ package protocol BenchEngine: AnyObject {
 
 extension BenchEngine {
     package func release(tag: Int) {}
+
+    package func drive(_ step: (UnsafeBufferPointer<BenchCompletion>) -> Bool) -> Bool { false }
 }
 
 /// A setup that cannot be had, in words for the user.

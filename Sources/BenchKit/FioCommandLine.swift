@@ -110,6 +110,11 @@ package struct FioCommandLine {
                 "--size: \(size) is smaller than one block (--bs), "
                     + "which is \(options.blockBytes)")
         }
+        if options.completion == .inline, !options.mayCompleteInline {
+            throw UsageError(
+                "--kv_completion=inline is for one job of the store that only reads, with "
+                    + "--kv_mode=direct and without --verify: use polled")
+        }
         if options.engine == .kv {
             if !options.filename.isEmpty {
                 throw UsageError(
@@ -241,6 +246,10 @@ extension FioCommandLine {
             Entry("kv_mode", "=direct|cached|lease  how the store reads (default direct)") {
                 job, text throws(OptionProblem) in
                 job.readMode = try OptionValue.choice(try required(text))
+            },
+            Entry("kv_completion", "=inline|polled  on the store's thread, or on the job's own") {
+                job, text throws(OptionProblem) in
+                job.completion = try OptionValue.choice(try required(text))
             },
             Entry("kv_write", "=insert|replace  fresh keys (default), or the same again") {
                 job, text throws(OptionProblem) in

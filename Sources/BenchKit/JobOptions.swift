@@ -33,6 +33,14 @@ package enum ReadMode: String, CaseIterable, Sendable {
     case lease
 }
 
+/// On which thread a job's loop runs on the store.
+package enum CompletionChoice: String, CaseIterable, Sendable {
+    /// On the store's own thread, called with what has ended: nobody is woken.
+    case inline
+    /// On a thread of the job's own, which sleeps until something has ended.
+    case polled
+}
+
 package enum WriteMode: String, CaseIterable, Sendable {
     case insert
     case replace
@@ -79,6 +87,8 @@ package struct JobOptions: Equatable, Sendable {
     package var verifyAfterWrite = true
     package var engine = EngineChoice.kv
     package var readMode = ReadMode.direct
+    /// Nil: see `completesInline`.
+    package var completion: CompletionChoice?
     package var writeMode = WriteMode.insert
     /// Slab bytes, or a share of the live value bytes of all jobs; nil leaves the store's default.
     package var dram: SizeOrShare?
@@ -98,6 +108,16 @@ package struct JobOptions: Equatable, Sendable {
 
     package static func == (left: JobOptions, right: JobOptions) -> Bool {
         left.given.elementsEqual(right.given) { $0 == $1 }
+    }
+
+    /// A job that does more than start reads would hold up all others on the store's thread.
+    package var mayCompleteInline: Bool {
+        engine == .kv && readMode == .direct && !pattern.writes && !verify && jobs == 1
+    }
+
+    /// From 32 KiB on, waking another thread costs more than it takes off the store's.
+    package var completesInline: Bool {
+        mayCompleteInline && (completion ?? (blockBytes < 32 << 10 ? .polled : .inline)) == .inline
     }
 
     /// Operations in one pass over the size.

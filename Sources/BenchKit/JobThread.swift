@@ -30,7 +30,7 @@ package final class JobThread {
         var measured = false
     }
 
-    package private(set) var result = JobResult()
+    @exclusivity(unchecked) package private(set) var result = JobResult()
     /// The process's use when measuring began; only job 0 takes it.
     package private(set) var processBaseline = ResourceUse()
     private let options: JobOptions
@@ -184,25 +184,29 @@ package final class JobThread {
     private func loop(
         _ engine: any BenchEngine, rampEnd: UInt64, end: UInt64, next: () -> JobPlan.Step?
     ) {
-        var now = monotonicNanoseconds()
-        var ramping = rampEnd > now
+        var ramping = rampEnd > monotonicNanoseconds()
         var planOver = false
-        while true {
-            if ramping, now >= rampEnd {
-                ramping = false
-                beginMeasuring(now)
-            }
-            if now >= end || board.stop.load(ordering: .relaxed) { planOver = true }
-            if !planOver { planOver = !refill(engine, next: next, measured: !ramping) }
-            if freeCount == options.depth {
-                if planOver { break }
-                continue
-            }
-            let count = engine.reap(completions, wait: true)
-            now = monotonicNanoseconds()
-            if count > 0 { result.completed.addBatch(count) }
-            for index in 0..<count { take(completions[index], at: now, engine) }
+        /// Takes completions and refills; false when all is over.
+        func turn(_ ended: UnsafeBufferPointer<BenchCompletion>) -> Bool {
+            let now = monotonicNanoseconds()
+            if ended.count > 0 { result.completed.addBatch(ended.count) }
+            for completion in ended { take(completion, at: now, engine) }
             sampler.note(now, &result)
+            while true {
+                if ramping, now >= rampEnd {
+                    ramping = false
+                    beginMeasuring(now)
+                }
+                if now >= end || board.stop.load(ordering: .relaxed) { planOver = true }
+                if !planOver { planOver = !refill(engine, next: next, measured: !ramping) }
+                if freeCount < options.depth { return true }
+                if planOver { return false }
+            }
+        }
+        if engine.drive(turn) { return }
+        var count = 0
+        while turn(UnsafeBufferPointer(rebasing: completions[..<count])) {
+            count = engine.reap(completions, wait: true)
         }
     }
 

@@ -171,7 +171,7 @@ extension HostFiles {
         while true {
             let names = UnsafeMutablePointer<CChar>.allocate(capacity: capacity)
             defer { names.deallocate() }
-            let needed = Int(hearth_list(descriptor, names, Int64(capacity)))
+            let needed = Int(hearth_directory_entries(descriptor, names, Int64(capacity)))
             guard needed >= 0 else { throw error("list", path(id), errno) }
             if needed > capacity {
                 capacity = needed + (64 << 10)

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -99,7 +100,7 @@ int hearth_write_hint(int fd, int hint) {
     return fcntl(fd, F_SET_RW_HINT, &value);
 }
 
-int64_t hearth_list(int directory, char *names, int64_t capacity) {
+int64_t hearth_directory_entries(int directory, char *names, int64_t capacity) {
     // A new description: reading moves the position of a duplicated one.
     int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return -1;
@@ -120,4 +121,26 @@ int64_t hearth_list(int directory, char *names, int64_t capacity) {
     closedir(stream);
     errno = failed;
     return failed ? -1 : needed;
+}
+
+char *hearth_thread_text(void) {
+    static _Thread_local char text[HEARTH_THREAD_TEXT];
+    return text;
+}
+
+int *hearth_thread_number(void) {
+    static _Thread_local int number;
+    return &number;
+}
+
+// Written only in a child that has one thread.
+static volatile uint32_t forks;
+static pthread_once_t forks_counted = PTHREAD_ONCE_INIT;
+
+static void count_fork(void) { forks = forks + 1; }
+static void begin_counting_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
+
+uint32_t hearth_fork_epoch(void) {
+    pthread_once(&forks_counted, begin_counting_forks);
+    return forks;
 }

@@ -146,11 +146,13 @@ extension Configuration {
         try Self.check("capacityBytes", Int(clamping: capacityBytes), in: 1 << 20...1 << 56)
     }
 
-    private func checkRanges() throws(HearthError) {
+    package func checkRanges() throws(HearthError) {
         try Self.check("maximumBlockBytes", maximumBlockBytes, in: 4096...64 << 20)
         try Self.check("minimumSegmentBytes", minimumSegmentBytes, in: 1 << 20...2 << 30)
         try Self.check("memoryLimitBytes", memoryLimitBytes, in: 32 << 20...64 << 40)
         try Self.check("expectedBlockBytes", expectedBlockBytes, in: 1...64 << 20)
+        // What it costs is computed below; here, that it can be.
+        if let stagingBytes { try Self.check("stagingBytes", stagingBytes, in: 0...64 << 40) }
         try Self.check("slabBytes", slabBytes, in: 4096...2 << 20, multipleOf: 4096)
         try Self.check("queueDepth", queueDepth, in: 8...4096)
         try Self.check("operationsInFlight", operationsInFlight, in: 16...65_536)

@@ -60,7 +60,7 @@ struct LatencyHistogram: Sendable {
 
     var summary: LatencySummary {
         LatencySummary(
-            count: count, mean: count == 0 ? 0 : sum / count, p50: percentile(0.5),
+            count: count, sum: sum, mean: count == 0 ? 0 : sum / count, p50: percentile(0.5),
             p90: percentile(0.9), p99: percentile(0.99), p999: percentile(0.999), max: largest)
     }
 }
@@ -69,6 +69,8 @@ struct LatencyHistogram: Sendable {
 public struct LatencySummary: Sendable, Equatable {
     /// How many were measured.
     public var count: UInt64 = 0
+    /// All of them added up.
+    public var sum: UInt64 = 0
     /// The arithmetic mean.
     public var mean: UInt64 = 0
     /// Median.

@@ -13,7 +13,7 @@ public struct NamespaceDescription: Sendable {
         case aligned
     }
 
-    /// Names and values, such as ("model", "…"), ("dtype", "bf16"); their order counts.
+    /// Names and values, such as ("model", "…"), ("dtype", "bf16"); their order does not count.
     public var fields: [(String, String)]
     /// Default `.packed`; fixed when the namespace is made.
     public var layout = Layout.packed

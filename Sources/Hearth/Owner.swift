@@ -131,9 +131,10 @@ final class Owner {
         guard workHead < work.count else { return false }
         let now = engine.clock.monotonic
         var started = false
-        while workHead < work.count {
-            guard freeCount > 0, start(workHead, now) else { break }
-            workHead += 1
+        while workHead < work.count, freeCount > 0 {
+            let count = startSome(min(Self.lookAhead, work.count - workHead, freeCount), now)
+            if count == 0 { break }
+            workHead += count
             started = true
         }
         if workHead == work.count {
@@ -145,8 +146,28 @@ final class Owner {
         return started
     }
 
+    /// Operations whose lookups are begun together: the index is large and read at random, so a
+    /// lookup alone is two or three misses of cache and page table one after the other.
+    private static let lookAhead = 16
+
+    /// Starts so many waiting operations, or until the store has no room; returns how many.
+    private func startSome(_ count: Int, _ now: UInt64) -> Int {
+        withUnsafeTemporaryAllocation(of: Fingerprint.self, capacity: count) { fingerprints in
+            for index in 0..<count {
+                let fingerprint = store.fingerprint(work[workHead + index].operation)
+                fingerprints.initializeElement(at: index, to: fingerprint)
+                store.prefetch(fingerprint)
+            }
+            for fingerprint in fingerprints { store.prefetchNext(fingerprint) }
+            for index in 0..<count where !start(workHead + index, fingerprints[index], now) {
+                return index
+            }
+            return count
+        }
+    }
+
     /// False when the store has no room for it now.
-    private func start(_ index: Int, _ now: UInt64) -> Bool {
+    private func start(_ index: Int, _ fingerprint: Fingerprint, _ now: UInt64) -> Bool {
         let entry = work[index]
         freeCount -= 1
         let slot = freeSlots[freeCount]
@@ -173,7 +194,7 @@ final class Owner {
         }
         var operation = entry.operation
         operation.token = UInt64(slot)
-        if store.submit(operation) { return true }
+        if store.submit(operation, fingerprint) { return true }
         freeSlots[freeCount] = slot
         freeCount += 1
         return false
@@ -201,7 +222,7 @@ final class Owner {
     }
 
     /// References to let go of once their targets have been published.
-    private var releases: [Unmanaged<CompletionTarget>] = []
+    @exclusivity(unchecked) private var releases: [Unmanaged<CompletionTarget>] = []
 
     private func deliver(
         _ completion: StoreCompletion, to reference: Unmanaged<CompletionTarget>

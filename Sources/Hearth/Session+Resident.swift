@@ -12,13 +12,27 @@ extension Session {
     package func copyResident(
         _ operation: StoreOperation, in namespace: Namespace
     ) -> StoreAnswer? {
+        let start = engine.clock.monotonic
+        guard
+            let (answer, key) = residentAnswer(
+                operation, in: namespace, now: engine.clock.wallSeconds)
+        else { return nil }
+        shared.touches.push(key)
+        shared.noteHits(
+            1, bytes: Int(answer.delivered), nanoseconds: engine.clock.monotonic - start)
+        return answer
+    }
+
+    /// The same without telling the owner or counting.
+    func residentAnswer(
+        _ operation: StoreOperation, in namespace: Namespace, now wallSeconds: UInt32
+    ) -> (StoreAnswer, StagingKey)? {
         guard operation.kind == .get, operation.mode == .cached, operation.shardCount == 0,
             shared.inclusive, let residents = shared.residents, !namespace.isPurged
         else { return nil }
-        let start = engine.clock.monotonic
         let fingerprint = shared.fingerprint(namespace.instance, operation.key)
         let key = StagingKey(hi: fingerprint.hi, lo: fingerprint.lo)
-        guard let block = residents.pin(key, now: engine.clock.wallSeconds) else { return nil }
+        guard let block = residents.pin(key, now: wallSeconds) else { return nil }
         defer { residents.unpin(block) }
         let info = block.info
         guard !info.aligned || info.shardCount == 0, operation.byteOffset < UInt64(info.length)
@@ -37,15 +51,13 @@ extension Session {
             left -= part
             if part > 0 { target.append(residents.arenaBase + offset + from, part) }
         }
-        shared.touches.push(key)
-        shared.noteHits(1, bytes: Int(count), nanoseconds: engine.clock.monotonic - start)
         var answer = StoreAnswer(token: operation.token, status: .hit)
         answer.tier = .staging
         answer.version = info.version
         answer.length = info.length
         answer.delivered = count
         answer.shardCount = Int(info.shardCount) + 1
-        return answer
+        return (answer, key)
     }
 }
 

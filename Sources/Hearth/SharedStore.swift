@@ -14,6 +14,7 @@ final class SharedStore: Sendable {
     let touches: TouchQueue
     let secret: SecretKey
     let caller = Mutex(CallerCounts())
+    let hints = HintCounter()
     /// Whether blocks read stay as copies; if not, reads have to tell the owner.
     let inclusive: Bool
     let hasArena: Bool

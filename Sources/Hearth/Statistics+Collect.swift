@@ -13,7 +13,8 @@ extension Store {
         let made: Statistics?? = await engine.ask { owner, reply in
             reply(owner.lifecycle.phase == .closed ? nil : owner.statistics(caller))
         }
-        guard let made, let made else { throw .closed("statistics") }
+        guard let made, var made else { throw .closed("statistics") }
+        made.hints = shared.hints.statistics
         return made
     }
 }

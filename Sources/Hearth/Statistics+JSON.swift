@@ -5,7 +5,12 @@ extension Statistics {
     /// The statistics as one JSON object, with the names of the Swift properties.
     public func json() -> String {
         var writer = JSONText()
-        writer.object {
+        write(&writer)
+        return writer.text
+    }
+
+    func write(_ text: inout some StatisticsText) {
+        text.object {
             $0.field("gets") { gets.write(&$0) }
             $0.field("puts") { puts.write(&$0) }
             $0.field("deletes") { deletes.write(&$0) }
@@ -14,17 +19,30 @@ extension Statistics {
             $0.field("reclaim") { reclaim.write(&$0) }
             $0.field("trouble") { trouble.write(&$0) }
             $0.field("memory") { memory.write(&$0) }
+            $0.field("hints") { hints.write(&$0) }
             $0.field("driver") { driver.write(&$0) }
             $0.field("devices") { $0.array(devices) { $1.write(&$0) } }
             $0.field("recovery") { recovery.write(&$0) }
             $0.number("durableVersion", durableVersion)
         }
-        return writer.text
     }
 }
 
+/// A form that statistics are written in, name by name.
+protocol StatisticsText {
+    mutating func object(_ body: (inout Self) -> Void)
+    mutating func array<Element>(_ elements: [Element], _ body: (inout Self, Element) -> Void)
+    mutating func field(_ name: String, _ value: (inout Self) -> Void)
+    mutating func number(_ name: String, _ value: some FixedWidthInteger)
+    mutating func number(_ name: String, _ value: Double)
+    mutating func flag(_ name: String, _ value: Bool)
+    mutating func string(_ name: String, _ value: String)
+    mutating func counts(_ name: String, _ counts: [String: UInt64])
+    mutating func latency(_ name: String, _ summary: LatencySummary)
+}
+
 /// Builds JSON text.
-struct JSONText {
+struct JSONText: StatisticsText {
     private(set) var text = ""
     private var needsComma = false
 
@@ -86,6 +104,7 @@ struct JSONText {
         field(name) { writer in
             writer.object {
                 $0.number("count", summary.count)
+                $0.number("sum", summary.sum)
                 $0.number("mean", summary.mean)
                 $0.number("p50", summary.p50)
                 $0.number("p90", summary.p90)

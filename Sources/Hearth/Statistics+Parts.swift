@@ -1,7 +1,7 @@
-// The parts of the statistics as JSON, field by field in the order of their declarations.
+// The parts of the statistics as text, field by field in the order of their declarations.
 
 extension Statistics.Gets {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.number("hitsStaging", hitsStaging)
             $0.number("hitsDevice", hitsDevice)
@@ -22,7 +22,7 @@ extension Statistics.Gets {
 }
 
 extension Statistics.Puts {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.counts("byStatus", byStatus)
             $0.number("admittedBytes", admittedBytes)
@@ -35,7 +35,7 @@ extension Statistics.Puts {
 }
 
 extension Statistics.Deletes {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.counts("byStatus", byStatus)
             $0.latency("latency", latency)
@@ -45,7 +45,7 @@ extension Statistics.Deletes {
 }
 
 extension Statistics.Writes {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.number("groupBytes", groupBytes)
             $0.number("reinsertedBytes", reinsertedBytes)
@@ -60,7 +60,7 @@ extension Statistics.Writes {
 }
 
 extension Statistics.Space {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.number("capacity", capacity)
             $0.number("live", live)
@@ -78,7 +78,7 @@ extension Statistics.Space {
 }
 
 extension Statistics.Reclaim {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.number("evictedBlocks", evictedBlocks)
             $0.number("evictedBytes", evictedBytes)
@@ -89,7 +89,7 @@ extension Statistics.Reclaim {
 }
 
 extension Statistics.Trouble {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.number("checkFailures", checkFailures)
             $0.number("readErrors", readErrors)
@@ -106,7 +106,7 @@ extension Statistics.Trouble {
 }
 
 extension Statistics.MemoryUse {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.number("limit", limit)
             $0.number("index", index)
@@ -122,8 +122,18 @@ extension Statistics.MemoryUse {
     }
 }
 
+extension Statistics.Hints {
+    func write(_ text: inout some StatisticsText) {
+        text.object {
+            $0.counts("byKind", byKind)
+            $0.number("keys", keys)
+            $0.number("refused", refused)
+        }
+    }
+}
+
 extension Statistics.DriverState {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.string("kind", kind)
             $0.string("grants", grants)
@@ -141,7 +151,7 @@ extension Statistics.DriverState {
 }
 
 extension Statistics.DeviceState {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.number("index", index)
             $0.string("state", state)
@@ -151,7 +161,7 @@ extension Statistics.DeviceState {
 }
 
 extension Statistics.Recovery {
-    func write(_ text: inout JSONText) {
+    func write(_ text: inout some StatisticsText) {
         text.object {
             $0.flag("isComplete", isComplete)
             $0.number("headersNanoseconds", headersNanoseconds)

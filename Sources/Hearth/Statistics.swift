@@ -1,5 +1,6 @@
 // Statistics: everything that a store counts and measures, as one value, with the same names in
-// Swift and in JSON. Counters are since the store was opened; latencies are nanoseconds.
+// Swift, in JSON and (in snake case) in Prometheus text. Counters are since the store was opened;
+// latencies are nanoseconds.
 
 /// What a store has counted and measured since it was opened.
 public struct Statistics: Sendable, Equatable {
@@ -170,6 +171,16 @@ public struct Statistics: Sendable, Equatable {
         public var leasedBytes = 0
     }
 
+    /// What the engine told of the future.
+    public struct Hints: Sendable, Equatable {
+        /// Hints taken, by kind: chain, pages, progress, session, touched, cancel, release.
+        public var byKind: [String: UInt64] = [:]
+        /// Keys that came with them.
+        public var keys: UInt64 = 0
+        /// Hints of an unknown kind, or with values out of range.
+        public var refused: UInt64 = 0
+    }
+
     /// The I/O driver and what the kernel granted it.
     public struct DriverState: Sendable, Equatable {
         /// io_uring or threads.
@@ -248,6 +259,8 @@ public struct Statistics: Sendable, Equatable {
     public var memory = MemoryUse()
     /// The driver.
     public var driver = DriverState()
+    /// Hints.
+    public var hints = Hints()
     /// The devices, in the store's order.
     public var devices: [DeviceState] = []
     /// Recovery.

@@ -14,6 +14,15 @@ extension Store {
             StagingKey(hi: id.hi, lo: id.lo), now: shared.engine.clock.wallSeconds)
     }
 
+    /// The clock by which deadlines are told.
+    package var monotonicNanoseconds: UInt64 { engine.clock.monotonic }
+
+    /// Runs a closure on the owner thread, after what was pushed before; it must return soon.
+    /// False: closed, it will not run.
+    package func perform(_ body: @escaping @Sendable () -> Void) -> Bool {
+        engine.perform { _ in body() }
+    }
+
     /// Nanoseconds of processor time that the owner thread has used; 0 when closed.
     package func ownerProcessorNanoseconds() async -> UInt64 {
         let used: UInt64? = await shared.engine.ask { _, reply in

@@ -23,7 +23,7 @@ public final class Store: Sendable {
     /// What the offsets of leased pieces count from; nil without staging.
     package var leaseBase: UnsafeRawPointer? { shared.residents?.arenaBase }
 
-    private init(_ opened: OpenedEngine) {
+    init(_ opened: OpenedEngine) {
         shared = opened.shared
         configuration = opened.configuration
     }
@@ -64,62 +64,20 @@ public final class Store: Sendable {
     public func namespace(
         _ description: NamespaceDescription
     ) async throws(HearthError) -> Namespace {
-        let fields = description.fields
-        let made: (Outcome, UInt64)? = await control { owner, token in
-            owner.store.openNamespace(
-                token: token, fields: fields, aligned: description.layout == .aligned,
-                timeToLive: description.timeToLiveSeconds, capBytes: description.capBytes)
-        } then: { owner, outcome in
-            guard outcome.status == .done else { return (outcome, 0) }
-            let slot = UInt16(truncatingIfNeeded: outcome.version)
-            return (outcome, owner.store.log.namespaces.instance(slot))
-        }
-        guard let (outcome, instance) = made else { throw .closed("namespace") }
-        guard outcome.status == .done else {
-            throw Self.error(
-                "namespace", outcome,
-                outcome.status == .conflict
-                    ? "It was made with the other layout, which is fixed."
-                    : outcome.status == .noSpace
-                        ? "The store's namespaces are full: purge some."
-                        : "Its fields are too long, or the manifest cannot be written.")
-        }
-        return Namespace(
-            slot: UInt16(truncatingIfNeeded: outcome.version), instance: instance,
-            layout: description.layout, purged: shared.purgedFlag(instance))
+        try opened(await control(Self.opening(description)), description)
     }
 
     /// Removes every block of the namespace, durably: none comes back, whatever happens.
     public func purge(_ namespace: Namespace) async throws(HearthError) {
         namespace.purged.flag.store(true, ordering: .releasing)
-        let ended: Outcome? = await control { owner, token in
-            guard owner.store.log.namespaces.instance(namespace.slot) == namespace.instance else {
-                return owner.controlled(Outcome(token: token, status: .done))
-            }
-            owner.store.purge(token: token, namespaceSlot: namespace.slot)
-        } then: { _, outcome in
-            outcome
-        }
-        guard let ended else { throw .closed("purge") }
-        if ended.status != .done && ended.status != .notFound {
-            throw Self.error("purge", ended, "The manifest could not be written; try again.")
-        }
+        try Self.check(await control(Self.purging(namespace)), .purge)
     }
 
     // MARK: Durability
 
     /// Makes everything put so far durable; with `through`, at least what has versions up to it.
     public func flush(through version: UInt64 = .max) async throws(HearthError) {
-        let ended: Outcome? = await control { owner, token in
-            owner.store.flush(token: token, through: version)
-        } then: { _, outcome in
-            outcome
-        }
-        guard let ended else { throw .closed("flush") }
-        if ended.status != .done {
-            throw Self.error(
-                "flush", ended, "The device failed to flush; what was not acknowledged is lost.")
-        }
+        try Self.check(await control(Self.flushing(through: version)), .flush)
     }
 
     /// Every put acknowledged with a version up to this one is durable; 0 when closed.
@@ -134,15 +92,7 @@ public final class Store: Sendable {
 
     /// Writes a checkpoint now, so that the next open is short.
     public func checkpoint() async throws(HearthError) {
-        let ended: Outcome? = await control { owner, token in
-            owner.store.checkpoint(token: token)
-        } then: { _, outcome in
-            outcome
-        }
-        guard let ended else { throw .closed("checkpoint") }
-        if ended.status != .done {
-            throw Self.error("checkpoint", ended, "No device takes it; see the statistics.")
-        }
+        try Self.check(await control(Self.checkpointing), .checkpoint)
     }
 
     // MARK: Events
@@ -206,10 +156,7 @@ public final class Store: Sendable {
     /// Forgets a region. No operation may be using it.
     public func unregister(_ region: MemoryRegion) async {
         let _: Bool? = await engine.ask { owner, reply in
-            if owner.lifecycle.phase == .open, owner.driver.regions[region.id] != nil {
-                owner.driver.unregister(region.id)
-                owner.driver.regions.remove(region.id)
-            }
+            owner.remove(region)
             reply(true)
         }
     }
@@ -217,56 +164,9 @@ public final class Store: Sendable {
     private func add(
         address: UInt, length: UInt64, kind: RegionKind, descriptor: Int32, copy: DeviceCopy?
     ) async throws(HearthError) -> MemoryRegion {
-        if length == 0 || kind != .device && address == 0 {
-            throw HearthError(
-                .configuration, operation: "register", subject: "the region",
-                advice: "It has no bytes: give memory that is mapped.")
-        }
-        let added: RegionID?? = await engine.ask { owner, reply in
-            guard owner.lifecycle.phase == .open else { return reply(nil) }
-            let region = Region(
-                kind: kind, base: UnsafeMutableRawPointer(bitPattern: address), length: length,
-                descriptor: descriptor, copy: copy)
-            let id = owner.driver.regions.add(region)
-            if let id { owner.driver.register(id) }
-            reply(id)
-        }
-        guard let added else { throw .closed("register") }
-        guard let id = added else {
-            throw HearthError(
-                .resource, operation: "register", subject: "the region",
-                advice: "The table is full, or the store is closing: unregister others first.")
-        }
-        return MemoryRegion(number: Int(id.raw), length: length, address: address)
-    }
-
-    // MARK: Control calls
-
-    /// Starts a control call on the owner thread, and turns its outcome into an answer there.
-    func control<Answer: Sendable>(
-        _ start: @escaping @Sendable (Owner, UInt64) -> Void,
-        then finish: @escaping @Sendable (Owner, Outcome) -> Answer
-    ) async -> Answer? {
-        let answer: Answer?? = await engine.ask { owner, reply in
-            guard owner.lifecycle.phase == .open else { return reply(nil) }
-            let token = owner.control { [unowned owner] in reply(finish(owner, $0)) }
-            start(owner, token)
-        }
-        return answer ?? nil
-    }
-
-    private static func error(
-        _ operation: String, _ outcome: Outcome, _ advice: String
-    ) -> HearthError {
-        let kind: HearthError.Kind
-        switch outcome.status {
-        case .readOnly: kind = .permission
-        case .noSpace: kind = .noSpace
-        case .conflict, .invalid: kind = .configuration
-        default: kind = .input
-        }
-        return HearthError(
-            kind, operation: operation, subject: "the store", errno: outcome.errno, advice: advice)
+        let region = try Self.region(address, length, kind, descriptor, copy)
+        return try Self.added(
+            await engine.ask { owner, reply in reply(owner.add(region)) }, region)
     }
 }
 

@@ -59,10 +59,14 @@ extension LogStore {
         // Until every tombstone and supersede has been met, an entry may be of a dead version.
         if let recovery, !recovery.recordsMet { return (nil, .recovering) }
         if entry.expiry != 0, entry.isExpired(at: wallSeconds) { return (nil, .expired) }
-        if !devices[SegmentTable.device(entry.place.segment)].isReadable {
-            return (nil, .deviceOut)
-        }
+        if !isReadable(SegmentTable.device(entry.place.segment)) { return (nil, .deviceOut) }
         return (entry, .none)
+    }
+
+    /// Whether the device may be read; in place, since a copy of it is several retains.
+    @inline(__always)
+    func isReadable(_ device: Int) -> Bool {
+        devices.withUnsafeBufferPointer { $0[device].isReadable }
     }
 
     /// Bytes of a block's whole stored image; nil while its shard table is needed and not cached.

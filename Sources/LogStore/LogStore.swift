@@ -32,6 +32,7 @@ enum IOKind: UInt8 {
     case reclaimRead
     case checkpoint
     case recovery
+    case list
 }
 
 package final class LogStore {
@@ -42,7 +43,7 @@ package final class LogStore {
     @exclusivity(unchecked) package internal(set) var segments: SegmentTable
     @exclusivity(unchecked) package internal(set) var namespaces: NamespaceTable
     /// Not owned: the owner of the store outlives it and takes itself out before it goes.
-    package unowned(unsafe) var delegate: (any LogStoreDelegate)?
+    @exclusivity(unchecked) package unowned(unsafe) var delegate: (any LogStoreDelegate)?
     @exclusivity(unchecked) package var statistics = LogStoreStatistics()
 
     let operations: OperationPool
@@ -52,6 +53,7 @@ package final class LogStore {
     let bouncePool: MemoryPool
     let manifestPool: MemoryPool
     let reclaimPool: MemoryPool
+    var lister = Lister()
     /// Made when recovery has ended.
     var checkpointPool: MemoryPool?
     var checkpointHeaderMemory: UnsafeMutableRawPointer?
@@ -168,6 +170,7 @@ package final class LogStore {
         groups.deallocate()
         completions.deallocate()
         checkpointHeaderMemory?.deallocate()
+        lister.memory?.deallocate()
         pending.deallocate()
     }
 
@@ -196,6 +199,7 @@ package final class LogStore {
             advanceReclaim()
             advanceFlush()
             advanceCheckpoint()
+            if !lister.isIdle { advanceList() }
         }
         advanceManifest()
         handOverJoinable()
@@ -206,7 +210,8 @@ package final class LogStore {
     /// Whether nothing is under way that the pump would have to bring to an end.
     package var isIdle: Bool {
         operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
-            && manifestState.isIdle && checkpointer.phase == .idle && sweeper.slots.isEmpty
+            && lister.isIdle && manifestState.isIdle && checkpointer.phase == .idle
+            && sweeper.slots.isEmpty
             && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) }
     }
 
@@ -235,6 +240,7 @@ package final class LogStore {
             reclaimCompleted(kind, device: Int(index), aux: aux, completion)
         case .checkpoint: checkpointCompleted(aux, completion)
         case .recovery: recoveryCompleted(index: index, aux: aux, completion)
+        case .list: listRead(aux, completion)
         }
     }
 

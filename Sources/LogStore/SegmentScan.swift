@@ -28,9 +28,11 @@ struct SegmentScan {
     private var record = 0
     private var arrivedErrno: Int32 = 0
 
-    init(segment: UInt32, endPage: UInt32) {
+    /// `from` is the first page of a group.
+    init(segment: UInt32, endPage: UInt32, from: UInt32 = 1) {
         self.segment = segment
         self.endPage = endPage
+        position = from
     }
 
     /// The wanted pages have been read (or not).

@@ -61,10 +61,10 @@ package final class SegmentTable {
     package static let maximumLocal = 1 << 15
 
     /// First slot of each device in `slots`, by device.
-    private var starts: [Int] = []
-    package private(set) var counts: [Int] = []
-    private var slots: UnsafeMutablePointer<Segment>
-    private var total = 0
+    @exclusivity(unchecked) private var starts: [Int] = []
+    @exclusivity(unchecked) package private(set) var counts: [Int] = []
+    @exclusivity(unchecked) private var slots: UnsafeMutablePointer<Segment>
+    @exclusivity(unchecked) private var total = 0
 
     package init(counts: [Int]) {
         self.counts = counts

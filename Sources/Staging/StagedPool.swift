@@ -49,8 +49,8 @@ struct StagedOperation {
 final class StagedPool {
     let slots: UnsafeMutablePointer<StagedOperation>
     let capacity: Int
-    private var freeHead: Int32 = 0
-    private(set) var inUse = 0
+    @exclusivity(unchecked) private var freeHead: Int32 = 0
+    @exclusivity(unchecked) private(set) var inUse = 0
 
     init(capacity: Int) {
         self.capacity = capacity

@@ -45,10 +45,12 @@ package struct StagedStatistics: Sendable {
 
 package final class StagedStore {
     package let log: LogStore
+    private let lookAhead: IndexLookAhead
+    private let regions: RegionTable
     package let arena: StagingArena?
     package let configuration: StagedConfiguration
     /// Not owned: outlives the store.
-    package unowned(unsafe) var sink: (any StoreSink)?
+    @exclusivity(unchecked) package unowned(unsafe) var sink: (any StoreSink)?
     @exclusivity(unchecked) package var statistics = StagedStatistics()
     package let touches: TouchQueue
 
@@ -95,6 +97,8 @@ package final class StagedStore {
 
     private init(log: LogStore, arena: StagingArena?, configuration: StagedConfiguration) {
         self.log = log
+        lookAhead = log.index.lookAhead
+        regions = log.driver.regions
         self.arena = arena
         self.configuration = configuration
         operations = StagedPool(capacity: log.configuration.operations)
@@ -163,13 +167,30 @@ package final class StagedStore {
 
     // MARK: Taking operations
 
-    /// Takes an operation. False: no room now; try again after `pump`.
+    /// The fingerprint of an operation's key, for `submit`.
+    @inline(__always)
+    package func fingerprint(_ operation: StoreOperation) -> Fingerprint {
+        log.fingerprint(operation.namespaceSlot, operation.key)
+    }
+
+    /// Starts bringing what the operation's lookup will read; see `IndexLookAhead`.
+    @inline(__always)
+    package func prefetch(_ fingerprint: Fingerprint) { lookAhead.prefetch(fingerprint) }
+
+    @inline(__always)
+    package func prefetchNext(_ fingerprint: Fingerprint) { lookAhead.prefetchNext(fingerprint) }
+
     package func submit(_ operation: StoreOperation) -> Bool {
+        submit(operation, fingerprint(operation))
+    }
+
+    /// Takes an operation and its fingerprint. False: no room now; try again after `pump`.
+    package func submit(_ operation: StoreOperation, _ fingerprint: Fingerprint) -> Bool {
         switch operation.kind {
         case .get, .put, .delete:
             guard let index = operations.take(operation) else { return false }
             let slot = operations.slots + Int(index)
-            slot.pointee.fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
+            slot.pointee.fingerprint = fingerprint
             if operation.deadline > 0 {
                 deadlineCount += 1
                 earliestDeadline = min(earliestDeadline, operation.deadline)
@@ -183,13 +204,14 @@ package final class StagedStore {
             } else {
                 resume(index)
             }
-        case .touch: touch(operation)
-        case .pin: pin(operation)
+        case .touch:
+            if let arena, let found = arena.find(fingerprint.stagingKey) { arena.touch(found.slot) }
+            reply(operation.token, .done)
+        case .pin: reply(operation.token, log.pin(fingerprint, until: operation.deadline))
         case .unpin:
-            log.unpin(log.fingerprint(operation.namespaceSlot, operation.key))
+            log.unpin(fingerprint)
             reply(operation.token, .done)
         case .contains:
-            let fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
             let resident = arena?.find(fingerprint.stagingKey)
             let present =
                 resident?.state.isVisible == true || isPresent(fingerprint)
@@ -200,17 +222,6 @@ package final class StagedStore {
 
     private func reply(_ token: UInt64, _ status: Status) {
         sink?.answered(StoreAnswer(token: token, status: status))
-    }
-
-    private func touch(_ operation: StoreOperation) {
-        let fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
-        if let arena, let found = arena.find(fingerprint.stagingKey) { arena.touch(found.slot) }
-        reply(operation.token, .done)
-    }
-
-    private func pin(_ operation: StoreOperation) {
-        let fingerprint = log.fingerprint(operation.namespaceSlot, operation.key)
-        reply(operation.token, log.pin(fingerprint, until: operation.deadline))
     }
 
     private func validate(_ operation: StoreOperation) -> Status? {
@@ -227,7 +238,7 @@ package final class StagedStore {
         var total: UInt64 = 0
         for index in 0..<operation.pieceCount {
             guard let piece = operation.pieces?[index],
-                log.driver.regions.contains(piece)
+                regions.contains(piece)
             else { return .invalid }
             let (sum, overflow) = total.addingReportingOverflow(piece.length)
             if overflow { return .invalid }
@@ -314,6 +325,38 @@ package final class StagedStore {
 
     package func strike(token: UInt64, device: Int) {
         log.strike(token: token | Self.controlBit, device: device)
+    }
+
+    /// Adds blocks to the list from its place on: first those that are in slabs alone, whose writes
+    /// under way have the keys, then what the log has.
+    package func list(token: UInt64, _ list: BlockList) {
+        if case .memory(let first) = list.place {
+            let next = log.forEachAppend(from: first) { fingerprint, space, key in
+                tellStaged(list, fingerprint, space, key)
+            }
+            if let next {
+                list.place = .memory(operation: next)
+                sink?.controlled(Outcome(token: token, status: .done))
+                return
+            }
+            list.place = .segment(0, page: 0)
+        }
+        log.list(token: token | Self.controlBit, list)
+    }
+
+    /// False: the list is full.
+    private func tellStaged(
+        _ list: BlockList, _ fingerprint: Fingerprint, _ space: UInt16,
+        _ key: UnsafeRawBufferPointer
+    ) -> Bool {
+        guard space == list.namespaceSlot, log.namespaces.instance(space) == list.instance,
+            let arena, let found = arena.find(fingerprint.stagingKey), found.state == .dirty,
+            !isPresent(fingerprint)
+        else { return true }
+        let info = arena.info(found.slot)
+        if info.expiry != 0 && info.expiry <= log.wallSeconds { return true }
+        return list.add(
+            key, length: info.length, version: info.version, shardCount: Int(info.shardCount) + 1)
     }
 
     package func checkpoint(token: UInt64) { log.checkpoint(token: token | Self.controlBit) }

@@ -61,6 +61,7 @@ final class GetLoop {
         let processor = LoopResult.processNanoseconds()
         let begin = monotonicNanoseconds()
         var inFlight = 0
+        var begun = false
         var failure: BenchError?
         func issue(_ slot: Int) -> Bool {
             guard failure == nil, let key = next() else { return false }
@@ -75,12 +76,8 @@ final class GetLoop {
             inFlight += 1
             return true
         }
-        for slot in 0..<depth where !issue(slot) { break }
-        engine.flush()
-        while inFlight > 0 {
-            let count = engine.reap(completions, wait: true)
-            for index in 0..<count {
-                let completion = completions[index]
+        func turn(_ ended: UnsafeBufferPointer<BenchCompletion>) -> Bool {
+            for completion in ended {
                 inFlight -= 1
                 engine.release(tag: completion.tag)
                 if completion.error != 0 {
@@ -92,7 +89,18 @@ final class GetLoop {
                 result.bytes += UInt64(blockBytes)
                 _ = issue(completion.tag)
             }
+            if !begun {
+                begun = true
+                for slot in 0..<depth where !issue(slot) { break }
+            }
             engine.flush()
+            return inFlight > 0
+        }
+        if !engine.drive(turn) {
+            var count = 0
+            while turn(UnsafeBufferPointer(rebasing: completions[..<count])) {
+                count = engine.reap(completions, wait: true)
+            }
         }
         if let failure { throw failure }
         result.nanoseconds = monotonicNanoseconds() - begin

@@ -1,9 +1,13 @@
 // KvEngine: one job's operations on the store, through a session of its own. Everything an
 // operation points to (key, piece) lies at its tag, made once; nothing is allocated in the loop. A
 // throttled operation is tried again, so that to the job it only takes longer.
+//
+// With completions `inline` the job's loop is called back, and runs on the store's owner thread:
+// nobody wakes anybody. The job's thread sleeps meanwhile, so that there is one user still.
 
 import BenchKit
 import BlockIO
+import Dispatch
 import Glibc
 import Hearth
 import LogStore
@@ -39,8 +43,10 @@ struct KvManner {
     var durability = Durability.written
     var blockBytes = 4096
     var depth = 1
+    var inline = false
 
     init(_ options: JobOptions) {
+        inline = options.completesInline
         readMode = GetMode(options.readMode)
         durability = Durability(options.durability)
         blockBytes = Int(options.blockBytes)
@@ -68,9 +74,17 @@ extension Durability {
     }
 }
 
-final class KvEngine: BenchEngine {
+final class KvEngine: BenchEngine, @unchecked Sendable {
+    // Unchecked: it belongs to the job's thread; while `drive` sleeps there, to the owner thread.
     private let kv: KvStore
     private let session: Session
+    /// Of a job that runs on the owner thread; else it goes through the session.
+    private let callbacks: CallbackTarget?
+    /// The job's loop while it is driven, and what says that it has ended.
+    private var step: ((UnsafeBufferPointer<BenchCompletion>) -> Bool)?
+    private let over = DispatchSemaphore(value: 0)
+    private let taken: UnsafeMutableBufferPointer<BenchCompletion>
+    private var takenCount = 0
     private let manner: KvManner
     private let keyNamespace: UInt64
     private let counters: KvCounters
@@ -96,6 +110,13 @@ final class KvEngine: BenchEngine {
         self.counters = counters
         let depth = manner.depth
         session = kv.session(depth)
+        let driven = Driven()
+        if manner.inline {
+            callbacks = CallbackTarget(
+                kv.store, take: { driven.engine?.ended($0) }, taken: { driven.engine?.turned() })
+        } else {
+            callbacks = nil
+        }
         region = try kv.register(arena)
         keys = KeyRoom(capacity: depth)
         pieces = .allocate(capacity: depth)
@@ -114,6 +135,9 @@ final class KvEngine: BenchEngine {
         completions = .allocate(capacity: depth)
         completions.initialize(
             repeating: StoreCompletion(token: 0, answer: StoreAnswer(token: 0, status: .done)))
+        taken = .allocate(capacity: depth)
+        taken.initialize(repeating: BenchCompletion(tag: 0))
+        driven.engine = self
     }
 
     deinit {
@@ -123,6 +147,7 @@ final class KvEngine: BenchEngine {
         buffers.deallocate()
         leases.deallocate()
         completions.deallocate()
+        taken.deallocate()
     }
 
     func submit(_ operation: BenchOperation) {
@@ -153,8 +178,11 @@ final class KvEngine: BenchEngine {
 
     func flush() {
         guard queued > 0 else { return }
-        let taken = session.submit(UnsafeBufferPointer(start: queue, count: queued))
-        precondition(taken == queued, "the session holds a job's depth, and the store is open")
+        let batch = UnsafeBufferPointer(start: queue, count: queued)
+        let isTaken =
+            callbacks?.submit(batch, instance: kv.namespace.instance)
+            ?? (session.submit(batch) == queued)
+        precondition(isTaken, "the session holds a job's depth, and the store is open")
         queued = 0
     }
 
@@ -176,6 +204,44 @@ final class KvEngine: BenchEngine {
             }
             if count > 0 || !wait { return count }
         }
+    }
+
+    func drive(_ body: (UnsafeBufferPointer<BenchCompletion>) -> Bool) -> Bool {
+        guard manner.inline else { return false }
+        withoutActuallyEscaping(body) { body in
+            step = body
+            let runs = kv.store.perform { [self] in advance(0) }
+            precondition(runs, "the store is open while a job runs")
+            over.wait()
+        }
+        return true
+    }
+
+    // Owner thread
+
+    fileprivate func ended(_ completion: StoreCompletion) {
+        guard let made = take(completion) else { return }
+        taken[takenCount] = made
+        takenCount += 1
+    }
+
+    fileprivate func turned() {
+        let count = takenCount
+        takenCount = 0
+        if count > 0 { advance(count) } else { flush() }
+    }
+
+    private func advance(_ count: Int) {
+        guard isOver(count) else { return }
+        step = nil
+        over.signal()
+    }
+
+    /// Apart, so that no reference to the job's loop is left when the job's thread goes on.
+    @inline(never)
+    private func isOver(_ count: Int) -> Bool {
+        guard let step else { return false }
+        return !step(UnsafeBufferPointer(rebasing: taken[..<count]))
     }
 
     /// Nil: to be tried again.
@@ -238,4 +304,10 @@ final class KvEngine: BenchEngine {
     }
 
     func finish() { kv.unregister(region) }
+}
+
+/// The engine that is called back: made after what calls it.
+private final class Driven: @unchecked Sendable {
+    // Unchecked: set before the first operation is submitted, read by the owner thread after.
+    weak var engine: KvEngine?
 }

@@ -42,6 +42,10 @@ enum RowCommand {
             Row(
                 name: "allocations", options: AllocationsRow.options,
                 run: attempt(AllocationsRow.plan, AllocationsRow.measure)),
+            Row(name: "abi", options: ABIRow.options, run: attempt(ABIRow.plan, ABIRow.measure)),
+            Row(
+                name: "abi-batch", options: ABIBatchRow.options,
+                run: attempt(ABIBatchRow.plan, ABIBatchRow.measure)),
         ]
     }
 

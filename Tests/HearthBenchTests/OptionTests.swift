@@ -112,6 +112,14 @@ import Testing
         _ = try FioCommandLine(["--name=x", "--size=1m", "--rw=read", "--readonly"])
     }
 
+    @Test func inlineIsForReaders() throws {
+        let words = ["--name=x", "--size=1m", "--kv_completion=inline"]
+        #expect(try FioCommandLine(words + ["--rw=randread"]).options.completesInline)
+        for word in ["--rw=randrw", "--verify=1", "--numjobs=2", "--kv_mode=lease"] {
+            #expect(throws: UsageError.self) { try FioCommandLine(words + [word]) }
+        }
+    }
+
     @Test func distances() {
         #expect(editDistance("", "abc") == 3)
         #expect(editDistance("kitten", "sitting") == 3)

@@ -166,6 +166,36 @@ struct StoreJobTests {
         #expect(report.results[0].write.operations > 0)
     }
 
+    @Test("On the store's thread or on its own, a job reads the same")
+    func completes() throws {
+        let scratch = try Scratch()
+        for choice in CompletionChoice.allCases {
+            let report = try Self.run(scratch.path, .randread) {
+                $0.verify = false
+                $0.completion = choice
+                #expect($0.completesInline == (choice == .inline))
+            }
+            let result = report.results[0]
+            #expect(!report.failed && result.read.misses == 0)
+            #expect(result.read.operations == 512)
+        }
+        var options = JobOptions()
+        options.pattern = .randread
+        options.blockBytes = 16 << 10
+        #expect(!options.completesInline)
+        options.blockBytes = 64 << 10
+        #expect(options.completesInline)
+        for change in [
+            { $0.jobs = 2 }, { $0.verify = true }, { $0.readMode = .lease },
+            { $0.pattern = .randrw }, { $0.engine = .ioUring },
+        ] as [(inout JobOptions) -> Void] {
+            var changed = options
+            changed.completion = .inline
+            change(&changed)
+            #expect(!changed.completesInline)
+        }
+    }
+
     @Test("A directory of something else is an error that says so")
     func refuses() throws {
         let scratch = try Scratch()

@@ -44,7 +44,7 @@ import Testing
         let object = try #require(parsed as? [String: Any])
         #expect(
             object.keys.sorted() == [
-                "deletes", "devices", "driver", "durableVersion", "gets", "memory", "puts",
+                "deletes", "devices", "driver", "durableVersion", "gets", "hints", "memory", "puts",
                 "reclaim", "recovery", "space", "trouble", "writes",
             ])
         let gets = try #require(object["gets"] as? [String: Any])

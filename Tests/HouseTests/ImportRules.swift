@@ -18,9 +18,10 @@ enum ImportRules {
         "Staging": ["LogStore", "BlockIO", "SegmentFormat"],
         "Hearth": ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
         "BenchKit": ["BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
+        "HearthABI": ["CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO"],
         "hearth-bench": [
-            "Hearth", "BenchKit", "Staging", "LogStore", "BlockIO", "SegmentFormat", "CPlatform",
-            "ArgumentParser", "CMeasure", "Dispatch",
+            "Hearth", "HearthABI", "CHearth", "BenchKit", "Staging", "LogStore", "BlockIO",
+            "SegmentFormat", "CPlatform", "ArgumentParser", "CMeasure", "Dispatch",
         ],
     ]
 

@@ -6,9 +6,9 @@
  *
  * Operations are messages. Keys, parents, pieces and shard lengths lie in one block of data that
  * goes with the batch and is copied before hearth_submit returns; nothing in a message is a
- * pointer. The one exception is a piece of region 0, whose offset is an address in this process: memory
- * outside any registered region. It works, at any alignment, at the price of a copy where it is
- * not aligned to 4096; registered regions never cost one when aligned.
+ * pointer. The one exception is a piece of region 0, whose offset is an address in this process:
+ * memory outside any registered region. It works, at any alignment, at the price of a copy where
+ * it is not aligned to 4096; registered regions never cost one when aligned.
  *
  * Handles are numbers, not pointers. A handle that was never given, was closed, or is of another
  * kind is HEARTH_E_HANDLE, never undefined behaviour.
@@ -245,7 +245,7 @@ typedef struct hearth_field {
     const char *value;
 } hearth_field;
 
-/* Opens the namespace with exactly these fields, in this order, making it if there is none; waits.
+/* Opens the namespace with exactly these fields, in any order, making it if there is none; waits.
  * time_to_live_s 0: for ever. cap_bytes 0: no cap of its own. */
 int32_t hearth_namespace_open(hearth_store store, const hearth_field *fields, uint32_t count,
                               uint32_t layout, uint32_t time_to_live_s, uint64_t cap_bytes,

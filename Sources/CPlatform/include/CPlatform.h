@@ -5,6 +5,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/// Starts bringing the cache line at this address nearer; any address may be given.
+static inline void hearth_prefetch(const void *address) { __builtin_prefetch(address, 0, 3); }
+
 /// memfd_create, close-on-exec off so that a child can inherit it; `huge` asks for MFD_HUGETLB.
 int hearth_memfd(const char *name, int huge);
 
@@ -44,6 +47,17 @@ int hearth_write_hint(int fd, int hint);
 
 /// The entry names of an open directory, each NUL-terminated, one after the other: bytes needed,
 /// of which at most `capacity` were written, or -1 with errno.
-int64_t hearth_list(int directory, char *names, int64_t capacity);
+int64_t hearth_directory_entries(int directory, char *names, int64_t capacity);
+
+/// This thread's own line of text, of HEARTH_THREAD_TEXT bytes, all zero to begin with.
+#define HEARTH_THREAD_TEXT 1024
+char *hearth_thread_text(void);
+
+/// A number of this thread's own, 0 to begin with.
+int *hearth_thread_number(void);
+
+/// How many forks lie between this process and the one that loaded the code. The first call makes
+/// later forks count.
+uint32_t hearth_fork_epoch(void);
 
 #endif

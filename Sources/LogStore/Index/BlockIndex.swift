@@ -81,12 +81,8 @@ package final class BlockIndex {
         return IndexLayout.words(layout.address(slot.bucket), slot: slot.slot).entry
     }
 
-    /// Starts bringing the key's buckets into the cache; worth it a few keys ahead in a batch.
-    package func prefetch(_ fingerprint: Fingerprint) {
-        let (first, second) = layout.buckets(fingerprint.lo)
-        layout.touch(first)
-        layout.touch(second)
-    }
+    /// What brings entries nearer before they are looked up.
+    package var lookAhead: IndexLookAhead { IndexLookAhead(layout: layout) }
 
     // MARK: Change
 

@@ -14,6 +14,7 @@
 // of both steps moves that bucket's sequence, so whoever sees both sequences still has seen the key
 // if it is there.
 
+import CPlatform
 import Synchronization
 
 struct IndexLayout {
@@ -140,11 +141,21 @@ struct IndexLayout {
             load(bucket, field: 4, slot: slot))
     }
 
-    /// Brings the line that both kinds of lookup read first nearer. A plain load whose result
-    /// nobody awaits: out of order execution overlaps a run of them, and it needs no C helper.
+    /// Starts bringing the line that every lookup reads first.
     @inline(__always)
-    func touch(_ bucket: Int) {
-        _ = Self.load(address(bucket), field: 0, slot: 0)
+    func prefetch(_ bucket: Int) {
+        hearth_prefetch(address(bucket))
+    }
+
+    /// Starts bringing the line of the slot that holds the key by its fingerprint's hi; false when
+    /// none does.
+    @inline(__always)
+    func prefetchSlot(_ bucket: Int, _ hi: UInt64) -> Bool {
+        let address = address(bucket)
+        let matches = Self.slots(address, having: hi)
+        if matches == 0 { return false }
+        hearth_prefetch(address + (64 &+ matches.trailingZeroBitCount &* 32))
+        return true
     }
 
     @inline(__always)

@@ -217,8 +217,8 @@ package struct IndexReader: @unchecked Sendable {
     ) {
         for index in 0..<count {
             let (first, second) = layout.buckets(keys[index].lo)
-            layout.touch(first)
-            layout.touch(second)
+            layout.prefetch(first)
+            layout.prefetch(second)
         }
         for index in 0..<count {
             held.advanced(by: index).initialize(to: locate(keys[index], whole: false))

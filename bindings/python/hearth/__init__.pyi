@@ -12,7 +12,7 @@ A *buffer* is where a block's bytes come from or go to:
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Union
+from typing import Any, Literal, NamedTuple, Union, final
 
 Buffer = Any
 Fields = Union[Mapping[str, str], Sequence[tuple[str, str]]]
@@ -44,6 +44,8 @@ class Result(NamedTuple):
     def ok(self) -> bool: ...
     """stored, already-present, hit, deleted or done."""
 
+_Results = list[Result]  # within Namespace, `list` is its method
+
 class Entry(NamedTuple):
     key: bytes
     length: int
@@ -54,9 +56,10 @@ def version() -> str: ...
 
 def open(path: str | Sequence[str], **options: object) -> "Store":
     """Opens a store in a directory (or one a device), or an endpoint ("dir:/path"). Options are
-    those of hearth_open in hearth.h: capacity="10GiB" or bytes, memory, staging, mode="cache"|"store"
-    …; None values are left out, True and False are 1 and 0."""
+    those of hearth_open in hearth.h: capacity="10GiB" or bytes, memory, staging,
+    mode="cache"|"store" …; None values are left out, True and False are 1 and 0."""
 
+@final
 class Store:
     def __enter__(self) -> "Store": ...
     def __exit__(self, *exception: object) -> None: ...
@@ -81,21 +84,25 @@ class Store:
         """Registers memory for I/O without copies: a writable buffer (kept alive) or raw memory."""
     def queue(self, capacity: int = 4096) -> "Queue": ...
     def hint(
-        self, kind: Literal["chain", "pages", "progress", "session", "touched", "cancel", "release"],
+        self,
+        kind: Literal["chain", "pages", "progress", "session", "touched", "cancel", "release"],
         *, space: "Namespace | None" = None, keys: Sequence[bytes] = (), request: int = 0,
         session: int = 0, when_ns: int = 0,
         state: Literal["open", "tool-pending", "idle", "one-shot", "closed"] = "open",
         step: int = 0, layer: int = 0, first: int = 0, number: int = 0, confidence: float = 0.0,
     ) -> int: ...
 
+@final
 class Region:
     """Registered memory; `region[offset:offset + length]` is a buffer."""
     number: int
     address: int
     length: int
-    def __getitem__(self, part: slice) -> tuple["Region", int, int]: ...
-    def unregister(self) -> None: ...
+    def __getitem__(self, key: slice, /) -> tuple["Region", int, int]: ...
+    def unregister(self) -> None:
+        """BufferError while batches use it: drain them first."""
 
+@final
 class Namespace:
     store: Store
     def close(self) -> None: ...
@@ -129,10 +136,15 @@ class Namespace:
         """Every block; reads from the device as it goes."""
 
     # The same for asyncio: a batch is one future of the running loop.
-    async def aget(self, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any) -> list[Result]: ...
-    async def aput(self, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any) -> list[Result]: ...
-    async def adelete(self, keys: Sequence[bytes], **how: Any) -> list[Result]: ...
+    async def aget(
+        self, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any
+    ) -> _Results: ...
+    async def aput(
+        self, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any
+    ) -> _Results: ...
+    async def adelete(self, keys: Sequence[bytes], **how: Any) -> _Results: ...
 
+@final
 class Queue:
     """Batches under way: submit them, and drain what has ended. For engines with their own loop."""
     def fileno(self) -> int:
@@ -155,9 +167,9 @@ class Queue:
     def drain(self) -> list[tuple[int, list[Result]]]:
         """Batches that have ended, whole, their results in the order of their keys. Never waits."""
     def wait(self, timeout: float | None = None) -> list[tuple[int, list[Result]]]:
-        """The same, waiting for the first one."""
+        """The same, waiting for the first one; with none pending, nothing at once."""
     def cancel(self, batch: int) -> None: ...
     @property
     def pending(self) -> int:
-        """Batches under way."""
+        """Batches submitted and not yet drained."""
     def close(self) -> None: ...

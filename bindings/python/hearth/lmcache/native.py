@@ -1,0 +1,148 @@
+"""HearthNativeClient: the client behind LMCache's L2 adapter of type `native_plugin`.
+
+LMCache's wrapper around it keeps tasks, usage and its own count of locks, and drives it from one
+thread that waits on one descriptor. Keys come as text and are taken apart into the parts of an
+ObjectKey, so a store is shared with the `plugin` type. The client is not told of LMCache's memory:
+buffers are transferred by address, without a copy where they are aligned to 4096 bytes.
+
+The wrapper does not tell of unlocking, so what a lookup found is locked until it has been loaded,
+and for `lock_seconds` at most.
+"""
+
+import logging
+import os
+import threading
+
+import hearth
+
+from .blocks import BlockStore
+from .keys import encode_text
+from .parameters import Parameters
+from .transfers import DELETE, GET, LOOKUP, PUT, Task, Transfers
+
+logger = logging.getLogger(__name__)
+
+
+class HearthNativeClient:
+    """A connector over a Hearth store; the parameters are those of HearthL2Adapter."""
+
+    def __init__(self, **params):
+        parameters = Parameters.from_dict(params)
+        self._blocks = BlockStore(parameters, lock_limit=parameters.lock_seconds)
+        try:
+            self._transfers = Transfers(self._blocks.store, parameters.durability)
+        except BaseException:
+            self._blocks.close()
+            raise
+        self._mutex = threading.Lock()
+        self._next = 0
+        self._closed = False
+        self._blocks.wait_recovered()
+
+    def event_fd(self) -> int:
+        return self._transfers.descriptor
+
+    def submit_batch_get(self, keys, views) -> int:
+        return self._transfer(GET, keys, views)
+
+    def submit_batch_set(self, keys, views) -> int:
+        return self._transfer(PUT, keys, views)
+
+    def submit_batch_delete(self, keys) -> int:
+        return self._transfer(DELETE, keys, None)
+
+    def submit_batch_exists(self, keys) -> int:
+        task = self._task(LOOKUP, keys, None)
+        found = [False] * len(keys)
+        for space, encoded, places in self._grouped(task):
+            try:
+                there = space.contains_many(encoded)
+            except hearth.Error as error:
+                task.error = str(error)
+                continue
+            for place, is_there in zip(places, there):
+                found[place] = is_there
+            self._blocks.locks.lock(
+                space, [key for key, is_there in zip(encoded, there) if is_there])
+        task.results = found
+        self._transfers.finish(task)
+        return task.number
+
+    def drain_completions(self) -> list:
+        """What has ended, as (future, ok, error, a result for each key). Clears the descriptor."""
+        try:
+            os.eventfd_read(self._transfers.descriptor)
+        except BlockingIOError:
+            pass
+        return [self._completion(task) for task in self._transfers.collect()]
+
+    def close(self) -> None:
+        with self._mutex:
+            if self._closed:
+                return
+            self._closed = True
+        self._transfers.close()
+        self._blocks.close()
+
+    # Inside
+
+    def _completion(self, task: Task) -> tuple:
+        if task.kind == LOOKUP:
+            return task.number, not task.error, task.error, task.results
+        results = [task.succeeded(place) for place in range(len(task.keys))]
+        if task.kind == GET:
+            for space, encoded, _ in task.keeps[1]:
+                self._blocks.locks.unlock(space, encoded)
+        error = task.error
+        if not all(results) and not error:
+            failed = {result.status if result else "not submitted"
+                      for result, good in zip(task.results, results) if not good}
+            error = f"{results.count(False)} of {len(results)} objects: {', '.join(sorted(failed))}"
+        # The wrapper judges loads and deletes by their results, a store by this alone.
+        ok = all(results)
+        if not ok and task.kind != GET:
+            logger.warning("Hearth: a %s failed: %s", task.kind, error)
+        return task.number, ok, "" if ok else error, results
+
+    def _task(self, kind: str, keys, views) -> Task:
+        if views is not None and len(views) != len(keys):
+            raise ValueError(f"{len(keys)} keys and {len(views)} buffers")
+        with self._mutex:
+            if self._closed:
+                raise RuntimeError("this HearthNativeClient is closed")
+            self._next += 1
+            number = self._next
+        sizes = () if views is None else [memoryview(view).nbytes for view in views]
+        return Task(number, kind, list(keys), sizes, None)
+
+    def _transfer(self, kind: str, keys, views) -> int:
+        task = self._task(kind, keys, views)
+        groups = self._grouped(task)
+        task.keeps = (views, groups)
+        if kind == PUT:
+            for space, *_ in groups:
+                self._blocks.remember(space)
+        self._transfers.start(task, [
+            (space, encoded, None if views is None else [views[place] for place in places], places)
+            for space, encoded, places in groups])
+        return task.number
+
+    def _grouped(self, task: Task) -> list:
+        """Keys by namespace: (namespace, encoded keys, their places among the task's)."""
+        groups: dict = {}
+        refused: dict[str, int] = {}
+        for place, text in enumerate(task.keys):
+            try:
+                name, encoded = encode_text(text)
+                if name not in groups:
+                    groups[name] = (self._blocks.space(name), [], [])
+            except (hearth.Error, ValueError) as error:
+                task.error = str(error)
+                refused[task.error] = refused.get(task.error, 0) + 1
+                continue
+            group = groups[name]
+            group[1].append(encoded)
+            group[2].append(place)
+        for reason, count in refused.items():
+            logger.error("Hearth: %d keys were refused: %s", count, reason)
+        return list(groups.values())
