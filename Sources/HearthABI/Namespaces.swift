@@ -66,7 +66,6 @@ public func hearthNamespacePurge(_ space: UInt64) -> Int32 {
 
 /// Keys as the store reads them, a part at a time.
 private struct KeyList {
-    static let part = 256
     let data: BatchData
     let keys: UnsafePointer<hearth_span>?
     let count: Int
@@ -90,18 +89,30 @@ private struct KeyList {
         }
     }
 
-    /// Asks in parts; `body` gets what each part found, and whether to go on is its answer.
+    /// Asks in parts; `body` gets what each part found, and whether to go on is its answer. A few
+    /// keys find room on the stack: engines ask for one key at a time.
     func ask(
         _ space: OpenNamespace, _ body: (UnsafePointer<Bool>, Int) -> Bool
     ) {
+        if count <= 32 {
+            ask(space, inPartsOf: 32, body)
+        } else {
+            ask(space, inPartsOf: 256, body)
+        }
+    }
+
+    /// Inlined, so that the room's size is known when compiled.
+    @inline(__always)
+    private func ask(
+        _ space: OpenNamespace, inPartsOf most: Int, _ body: (UnsafePointer<Bool>, Int) -> Bool
+    ) {
         guard let keys else { return }
-        withUnsafeTemporaryAllocation(of: UnsafeRawBufferPointer.self, capacity: Self.part) {
-            list in
-            withUnsafeTemporaryAllocation(of: Bool.self, capacity: Self.part) { found in
+        withUnsafeTemporaryAllocation(of: UnsafeRawBufferPointer.self, capacity: most) { list in
+            withUnsafeTemporaryAllocation(of: Bool.self, capacity: most) { found in
                 guard let base = found.baseAddress else { return }
                 var start = 0
                 while start < count {
-                    let part = min(Self.part, count - start)
+                    let part = min(most, count - start)
                     for index in 0..<part {
                         list.initializeElement(at: index, to: data.bytes(keys[start + index]))
                     }
