@@ -41,20 +41,23 @@ def holds(low, high, bar, at_least):
 
 
 def run_pairs(baseline, hearth, pairs, most, progress):
-    """Runs pairs in ABBA order, each with one more run of the baseline next to its own; adds pairs
-    up to `most` while the A/A interval is too wide. Returns (ratios, A/A ratios)."""
+    """Runs pairs in ABBA order; adds pairs up to `most` while the A/A interval is too wide. Returns
+    (ratios, A/A ratios), the latter of each run of the baseline to the one before it."""
     ratios, again = [], []
+    before = None
     wanted = pairs
     while len(ratios) < wanted:
         progress(len(ratios), wanted)
         if len(ratios) % 2 == 0:
-            twin, base = baseline(), baseline()
+            base = baseline()
             mine = hearth()
         else:
             mine = hearth()
-            base, twin = baseline(), baseline()
+            base = baseline()
         ratios.append(mine / base)
-        again.append(twin / base)
+        if before is not None:
+            again.append(base / before)
+        before = base
         if len(ratios) == wanted and wanted < most:
             low, high = interval(again)
             if high - low > RESTLESS:
