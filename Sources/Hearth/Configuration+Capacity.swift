@@ -19,14 +19,19 @@ extension Configuration {
         let perSegment = blocksPerSegment(
             stored: Self.storedBytes(blockBytes, shards, aligned), blockBytes: blockBytes,
             blocksPerGroup: max(1, blocksPerGroup))
-        let blocks = (valueBytes + UInt64(max(blockBytes, 1)) - 1) / UInt64(max(blockBytes, 1))
+        // Far above any capacity that may be set, and far from what a sum here could overflow by.
+        let most: UInt64 = 1 << 60
+        let block = UInt64(max(blockBytes, 1))
+        let blocks = valueBytes / block + (valueBytes % block == 0 ? 0 : 1)
         let devices = UInt64(max(1, directories.count))
-        let full = (blocks + perSegment - 1) / perSegment
+        let full = blocks / perSegment + (blocks % perSegment == 0 ? 0 : 1)
         // On each device: the open fresh segment, one being emptied, the clean ones kept ahead, two
         // of records, and in cache mode one for blocks carried out of a victim.
         let kept = UInt64(2 + cleanSegments + 2 + (mode == .cache ? 1 : 0))
-        let perDevice = (full + devices - 1) / devices + kept
-        let segments = perDevice * devices * segment
+        let perDevice = full / devices + (full % devices == 0 ? 0 : 1) + kept
+        let (bytes, overflow) = perDevice.multipliedReportingOverflow(by: devices * segment)
+        if overflow || bytes > most { return most }
+        let segments = bytes
         // The index, and so the checkpoint files, are sized by the capacity itself: a few rounds
         // bring the sum to rest.
         var capacity = segments

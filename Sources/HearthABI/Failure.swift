@@ -45,6 +45,11 @@ struct Failure: Error {
             text[count] = CChar(bitPattern: byte == 10 || byte == 13 ? 32 : byte)
             count += 1
         }
+        // Cut between characters: what follows a first byte of UTF-8 begins with the bits 10.
+        if count == room, message.utf8.count > room {
+            while count > 0, UInt8(bitPattern: text[count - 1]) & 0xC0 == 0x80 { count -= 1 }
+            if count > 0, UInt8(bitPattern: text[count - 1]) >= 0xC0 { count -= 1 }
+        }
         text[count] = 0
     }
 }

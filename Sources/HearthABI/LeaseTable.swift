@@ -40,13 +40,27 @@ final class LeaseTable: Sendable {
         }
     }
 
-    func find(_ lease: UInt64) throws(Failure) -> Held {
-        let held = table.withLock { table in
-            Self.slot(lease, table).flatMap { table.entries[$0].held }
+    /// Where the bytes of a lease lie; nil when they are not within its block. Under the lock: the
+    /// lease does not end, and the store's tables do not go, while they are read.
+    func runs(
+        _ lease: UInt64, of store: OpenStore
+    ) throws(Failure) -> [UnsafeRawBufferPointer]? {
+        let found: [UnsafeRawBufferPointer]?? = table.withLock { table in
+            guard !store.isClosing, let slot = Self.slot(lease, table),
+                let held = table.entries[slot].held
+            else { return nil }
+            nonisolated(unsafe) let runs = held.view.runs(
+                firstShard: held.firstShard, shardCount: held.shardCount,
+                byteOffset: held.byteOffset, byteCount: held.byteCount, in: store.store)
+            return .some(runs)
         }
-        guard let held else { throw Self.refusal }
-        return held
+        guard let found else { throw store.isClosing ? Failure.closed : Self.refusal }
+        return found
     }
+
+    /// Returns when nobody reads a lease's bytes' places; the store has begun to close, so that
+    /// nobody begins to.
+    func settle() { table.withLock { _ in } }
 
     func remove(_ lease: UInt64) throws(Failure) -> Held {
         let held: Held? = table.withLock { table in

@@ -35,6 +35,7 @@ final class OpenStore: Sendable {
     func close(_ handle: UInt64) throws(Failure) {
         guard !closing.exchange(true, ordering: .acquiringAndReleasing) else { throw .closed }
         for queue in queues { queue.storeIsClosing() }
+        leases.settle()
         store.closeAndWait()
         let registry = Registry.current
         let last = children.withLock { children in

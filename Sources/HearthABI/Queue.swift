@@ -253,10 +253,18 @@ final class Queue: @unchecked Sendable {
 
     /// Tells of completions that were added on this thread. Not under the lock.
     func announceLocal() {
-        if callback == nil {
+        guard let callback else {
+            // Under the lock, under which whoever closes the descriptor does.
+            pthread_mutex_lock(lock)
             signalDescriptor()
+            pthread_mutex_unlock(lock)
+            return wake()
+        }
+        let isTaken = store.store.perform { [self] in
+            callBack(callback)
             wake()
-        } else if !store.store.perform({ [self] in publish() }) {
+        }
+        if !isTaken {
             // Closed: nobody calls back any more.
             pthread_mutex_lock(lock)
             underWay.subtract(localTail - localHead, ordering: .sequentiallyConsistent)
@@ -347,12 +355,11 @@ final class Queue: @unchecked Sendable {
 
     func submissionEnded() { wake() }
 
-    /// Whether an operation under way names the region.
+    /// Whether an operation under way, or one not yet polled, names the region.
     func uses(_ region: UInt32) -> Bool {
         waitForSubmissions()
         pthread_mutex_lock(lock)
         defer { pthread_mutex_unlock(lock) }
-        guard underWay.load(ordering: .sequentiallyConsistent) > 0 else { return false }
         for index in 0..<capacity where slots[index].isUsed {
             guard let pieces = slots[index].pieces else { continue }
             for piece in 0..<Int(slots[index].pieceCount)
@@ -419,33 +426,37 @@ final class Queue: @unchecked Sendable {
             callBack(callback)
         } else {
             signalDescriptor()
+            if ended > 0 { underWay.subtract(ended, ordering: .sequentiallyConsistent) }
         }
-        if ended > 0 { underWay.subtract(ended, ordering: .sequentiallyConsistent) }
         wake()
     }
 
-    /// Hands everything that waits to the callback, in parts; slots are free before it is called,
-    /// so that it may submit.
+    /// Hands what waits now to the callback, in parts; slots are free before it is called, so that
+    /// it may submit. What it submits is told of in a later turn, even if it is decided at once:
+    /// the store's thread has other work.
     private func callBack(_ callback: hearth_callback) {
         let part = 64
         withUnsafeTemporaryAllocation(of: hearth_completion.self, capacity: part) { room in
             guard let base = room.baseAddress else { return }
-            while true {
+            var left = Int.max
+            while left > 0 {
                 pthread_mutex_lock(lock)
-                let locals = localTail - localHead
+                left = min(left, waiting)
+                let before = used
                 var count = 0
-                count = takeArrivals(part) {
+                count = takeArrivals(min(part, left)) {
                     base.advanced(by: count).initialize(to: $0)
                     count += 1
                 }
-                let told = locals - (localTail - localHead)
+                let ended = before - used
                 pthread_mutex_unlock(lock)
                 if count == 0 { return }
+                left -= count
                 let number = hearth_thread_number()
                 number?.pointee += 1
                 callback(context, base, UInt32(count))
                 number?.pointee -= 1
-                if told > 0 { underWay.subtract(told, ordering: .sequentiallyConsistent) }
+                if ended > 0 { underWay.subtract(ended, ordering: .sequentiallyConsistent) }
             }
         }
     }

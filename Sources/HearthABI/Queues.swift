@@ -31,8 +31,10 @@ public func hearthQueueClose(_ queue: UInt64) -> Int32 {
     status { () throws(Failure) in
         try mayWait("hearth_queue_close")
         let found = try Registry.current.queues.find(queue)
-        guard found.store.remove(queue: queue) != nil else { throw .closed }
+        // The handle is gone at once; the store knows of the queue until nothing uses its memory.
+        guard Registry.current.queues.remove(queue) != nil else { throw .closed }
         found.close()
+        found.store.remove(queue: queue)
     }
 }
 
@@ -106,10 +108,7 @@ public func hearthLeaseRuns(
 ) -> Int64 {
     call { () throws(Failure) in
         let found = try OpenStore.find(store)
-        let held = try found.leases.find(lease)
-        let made = held.view.runs(
-            firstShard: held.firstShard, shardCount: held.shardCount, byteOffset: held.byteOffset,
-            byteCount: held.byteCount, in: found.store)
+        let made = try found.leases.runs(lease, of: found)
         guard let made else {
             throw Failure(HEARTH_E_INTERNAL, "The lease's bytes are not within its block.")
         }

@@ -86,8 +86,8 @@ public func hearthUnregister(_ store: UInt64, _ region: UInt32) -> Int32 {
         for queue in found.queues where queue.uses(region) {
             found.regions.add(known)
             throw .argument(
-                "region \(region): an operation under way uses it: wait for its completion, or its "
-                    + "release, or cancel it.")
+                "region \(region): an operation uses it that is under way or was not polled: poll "
+                    + "its completion, or its release.")
         }
         found.store.unregisterAndWait(known.region)
     }

@@ -203,6 +203,16 @@ extension LogStore {
 
     /// Retires a namespace's instance durably: its keys are gone at once and for good.
     package func purge(token: UInt64, _ slot: UInt16) {
+        if namespaces.isDraining(slot) {
+            // Purged before, perhaps not durably yet, or in vain: that is what is waited for.
+            guard !readOnly else {
+                delegate?.finished(Outcome(token: token, status: .readOnly))
+                return
+            }
+            manifestState.waiting.append(.change(token: token))
+            manifestState.dirty = true
+            return
+        }
         guard namespaces.isLive(slot), namespaces.retire(slot) != nil else {
             delegate?.finished(Outcome(token: token, status: .notFound))
             return

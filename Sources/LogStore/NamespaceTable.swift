@@ -112,6 +112,10 @@ package struct NamespaceTable {
     package func isLive(_ slot: UInt16) -> Bool {
         Int(slot) < entries.count && entries[Int(slot)]?.live == true
     }
+    /// Purged, and its blocks not all gone from the index yet.
+    func isDraining(_ slot: UInt16) -> Bool {
+        Int(slot) < entries.count && entries[Int(slot)]?.draining == true
+    }
     package func bytes(_ slot: UInt16) -> UInt64 { hot[Int(slot)].bytes }
     package func blocks(_ slot: UInt16) -> UInt64 { hot[Int(slot)].blocks }
 

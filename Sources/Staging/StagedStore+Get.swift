@@ -436,7 +436,9 @@ extension StagedStore {
     /// device still writes into it. Nothing happens if it has ended.
     package func cancel(token: UInt64) {
         for index in 0..<operations.capacity
-        where operations.slots[index].inUse && operations.slots[index].message.token == token {
+        where operations.slots[index].inUse && operations.slots[index].message.token == token
+            && !operations.slots[index].abandoned && !operations.slots[index].answered
+        {
             giveUp(Int32(index), .cancelled, .none)
             return
         }

@@ -134,6 +134,41 @@ static void callbacks(void) {
     CHECK(hearth_queue_close(c.queue) == 0);
 }
 
+/* What a callback submits may be decided at once, on and on: others have their turn. */
+static int endless_count, endless_over;
+
+static void on_endless(void *context, const hearth_completion *ends, uint32_t count) {
+    static batch b;
+    (void)ends;
+    (void)count;
+    __sync_fetch_and_add(&endless_count, 1);
+    if (__sync_fetch_and_add(&endless_over, 0)) return;
+    clear(&b);
+    add(&b, space, 99, "never right", NULL, 0);
+    submit(*(hearth_queue *)context, &b);
+}
+
+static void endless(void) {
+    static hearth_queue queue, other;
+    static batch b;
+    char value[4096] = {1};
+    hearth_completion end;
+    MUST(hearth_queue_open(store, 1, on_endless, &queue, &queue));
+    MUST(hearth_queue_open(store, 1, NULL, NULL, &other));
+    clear(&b);
+    add(&b, space, 99, "never right", NULL, 0);
+    CHECK(submit(queue, &b) == 1);
+    for (int round = 0; round < 20; round++) {
+        end = run(other, space, HEARTH_PUT, 0, "beside", value, sizeof value);
+        CHECK(end.status == HEARTH_STORED || end.status == HEARTH_ALREADY);
+        CHECK(hearth_flush(store, UINT64_MAX) == 0);
+    }
+    CHECK(__sync_fetch_and_add(&endless_count, 0) > 20);
+    __sync_fetch_and_add(&endless_over, 1);
+    CHECK(hearth_queue_close(queue) == 0);
+    CHECK(hearth_queue_close(other) == 0);
+}
+
 /* --- Many threads on one queue */
 
 static hearth_queue shared;
@@ -339,6 +374,7 @@ int main(int count, char **words) {
     timeouts();
     descriptors();
     callbacks();
+    endless();
     many_threads();
     cancelling();
     forked();

@@ -59,6 +59,18 @@ import Testing
         #expect(staging?.subject == "stagingBytes")
     }
 
+    @Test func noCapacityHoldsEverything() async throws {
+        for (bytes, block) in [
+            (UInt64.max, 1), (UInt64.max, 64 << 20), (1 << 55, 1), (1 << 63, 4096),
+        ] {
+            var configuration = Configuration(directory: "/tmp/never", capacityBytes: 0)
+            configuration.expectedBlockBytes = block
+            configuration.capacityBytes = configuration.capacity(
+                forValueBytes: bytes, blockBytes: block)
+            #expect(throws: HearthError.self) { try configuration.validated() }
+        }
+    }
+
     @Test(arguments: Configuration.Mode.allCases)
     func theCapacityForValuesHoldsThem(_ mode: Configuration.Mode) async throws {
         let directory = TemporaryDirectory()

@@ -243,6 +243,23 @@ import Testing
         #expect(gone.status == .notFound)
     }
 
+    @Test func aSecondPurgeWaitsForTheFirst() throws {
+        let world = try World()
+        let space = world.namespace("a")
+        #expect(world.put("key", space, revision: 0, length: 9000) == .stored)
+        let tokens = [world.token(), world.token()]
+        for token in tokens { world.store.purge(token: token, namespaceSlot: space) }
+        // Neither is told before the manifest is on the device.
+        for token in tokens { #expect(world.sink.outcomes[token] == nil) }
+        world.settle()
+        for token in tokens { #expect(world.sink.outcomes[token]?.status == .done) }
+        let again = world.namespace("a")
+        #expect(world.put("key", again, revision: 1, length: 100) == .stored)
+        world.settle()
+        #expect(world.missed("key", again, revision: 1, length: 100) == nil)
+        world.checkAccounts()
+    }
+
     @Test func namespacesOutliveTheProcess() throws {
         let world = try World()
         var slots: [UInt16] = []

@@ -222,7 +222,7 @@ int32_t hearth_close(hearth_store store);
 int32_t hearth_wait_recovered(hearth_store store);
 /* Makes everything put with versions up to `through` durable; UINT64_MAX: all. Waits. */
 int32_t hearth_flush(hearth_store store, uint64_t through);
-/* Every put acknowledged with a version up to *version is durable. */
+/* Every put acknowledged with a version up to *version is durable; waits a turn of the store. */
 int32_t hearth_durable_version(hearth_store store, uint64_t *version);
 /* Writes a checkpoint now; waits. */
 int32_t hearth_checkpoint(hearth_store store);
@@ -231,7 +231,7 @@ int32_t hearth_checkpoint(hearth_store store);
 #define HEARTH_PROMETHEUS 1u
 /* Writes the statistics as text, ended by a NUL, to `text` of `room` bytes, and returns the bytes
  * it takes with the NUL: more than `room`, and nothing was written. text may be NULL if room is
- * 0. */
+ * 0. Waits a turn of the store. */
 int64_t hearth_statistics(hearth_store store, uint32_t format, char *text, uint64_t room);
 
 /* --- Namespaces -------------------------------------------------------------------------- */
@@ -275,7 +275,8 @@ typedef struct hearth_entry {
 /* Lists blocks of the namespace: up to `room` entries, their keys into `data` of data_room bytes
  * (at least 512). *cursor is 0 to begin with, and is moved on; 0 again when all were told. Reads
  * from the device and waits. A block that is put, moved or removed meanwhile may be told twice or
- * not at all; all others are told once. Returns the entries written. */
+ * not at all; all others are told once, but for those of pages that cannot be read, which the
+ * statistics count as read errors. Returns the entries written. */
 int64_t hearth_list(hearth_namespace space, uint64_t *cursor, hearth_entry *entries, uint32_t room,
                     void *data, uint64_t data_room);
 
@@ -292,7 +293,8 @@ typedef int32_t (*hearth_copy)(uintptr_t context, uint64_t device_offset, void *
 int32_t hearth_register_device(hearth_store store, uint64_t length, uintptr_t context,
                                hearth_copy to_device, hearth_copy from_device,
                                hearth_region *region);
-/* Forgets a region; no operation may be using it; waits. */
+/* Forgets a region; waits. Refused while an operation names it whose last completion was not
+ * polled; none may be submitted meanwhile. */
 int32_t hearth_unregister(hearth_store store, hearth_region region);
 
 /* --- Queues ------------------------------------------------------------------------------ */
