@@ -277,9 +277,13 @@ int64_t batch_submit(Batch *batch, hearth_queue queue)
 
 void batch_complete(Batch *batch, uint32_t index, const hearth_completion *completion)
 {
-    if (index >= batch->submitted || batch->outcomes[index].ended) return;
+    if (index >= batch->submitted || batch->outcomes[index].known == OUTCOME_ENDED) return;
     Outcome *outcome = &batch->outcomes[index];
-    if (!(completion->flags & HEARTH_RELEASE)) {
+    /* Of two threads that poll one queue, the one with the release may come here first. */
+    if (completion->flags & HEARTH_RELEASE) {
+        outcome->known |= OUTCOME_RELEASED;
+    } else {
+        outcome->known |= OUTCOME_ANSWERED;
         outcome->status = completion->status;
         outcome->reason = completion->reason;
         outcome->tier = completion->tier;
@@ -288,11 +292,10 @@ void batch_complete(Batch *batch, uint32_t index, const hearth_completion *compl
         outcome->length = completion->length;
         outcome->delivered = completion->delivered;
         outcome->retry_ns = completion->retry_ns;
-        /* Not the end yet: the device may write still, and the memory must stay. */
-        if (completion->flags & HEARTH_MEMORY_IN_USE) return;
+        /* Otherwise not the end yet: the device may write still, and the memory must stay. */
+        if (!(completion->flags & HEARTH_MEMORY_IN_USE)) outcome->known |= OUTCOME_RELEASED;
     }
-    outcome->ended = 1;
-    batch->ended++;
+    if (outcome->known == OUTCOME_ENDED) batch->ended++;
 }
 
 void batch_cut(Batch *batch, hearth_status status)

@@ -112,10 +112,14 @@ int outcome_initialize(PyObject *types);
 PyObject *raise_error(int64_t code);
 PyObject *raise_closed(const char *what);
 
+/* What is known of an operation: it has ended when both are, in whichever order they came:
+ * how it came out, and that its memory is free. */
+enum { OUTCOME_ANSWERED = 1, OUTCOME_RELEASED = 2, OUTCOME_ENDED = 3 };
+
 /* What is kept of a completion. */
 typedef struct Outcome {
     uint8_t status, reason, tier;
-    uint8_t ended; /* and its memory is free */
+    uint8_t known; /* OUTCOME_ bits */
     int32_t system_error;
     uint64_t version, length, delivered, retry_ns;
 } Outcome;

@@ -46,7 +46,11 @@ int outcome_initialize(PyObject *types)
 
 static PyObject *raise_as(PyObject *type, int32_t code, const char *message)
 {
-    PyObject *error = PyObject_CallFunction(type, "s", message);
+    /* A path may be in it, and it may be cut in the middle of a character. */
+    PyObject *text = PyUnicode_DecodeUTF8(message, (Py_ssize_t)strlen(message), "replace");
+    if (!text) return NULL;
+    PyObject *error = PyObject_CallFunctionObjArgs(type, text, NULL);
+    Py_DECREF(text);
     if (!error) return NULL;
     PyObject *number = PyLong_FromLong(code);
     PyObject *name = PyUnicode_FromString(hearth_error_name(code));

@@ -41,6 +41,13 @@ static void fifo_add(Fifo *fifo, Batch *batch)
     fifo->last = batch;
 }
 
+static void fifo_put_back(Fifo *fifo, Batch *batch)
+{
+    batch->next = fifo->first;
+    fifo->first = batch;
+    if (!fifo->last) fifo->last = batch;
+}
+
 static Batch *fifo_take(Fifo *fifo)
 {
     Batch *batch = fifo->first;
@@ -165,25 +172,49 @@ static int collect(QueueObject *queue)
     return 0;
 }
 
-/* The batches that have ended, as a list. */
+/* Before a call leaves ended batches behind: makes the descriptor readable, since the poll that
+ * took their completions has cleared it. */
+static void tell_again(const QueueObject *queue)
+{
+    /* A queue that closes has closed its descriptor, whose number may be another file's by now. */
+    bool is_open = queue->state == STORE_OPEN && queue->store->state == STORE_OPEN;
+    if (!queue->ready.first || !is_open) return;
+    uint64_t one = 1;
+    ssize_t written = write(queue->descriptor, &one, sizeof one);
+    (void)written; /* refused only when the count is full, and then it is readable */
+}
+
+/* The batches that have ended, as a list. Without memory for all of them the list ends early. */
 static PyObject *hand_out(QueueObject *queue)
 {
     PyObject *list = PyList_New(0);
-    if (!list) return NULL;
-    while (queue->ready.first) {
-        Batch *batch = queue->ready.first;
+    while (list && queue->ready.first) {
+        /* Out of the queue first: making objects may collect garbage, which may run any code and
+         * let other threads run, and those may drain this queue or close it. */
+        Batch *batch = fifo_take(&queue->ready);
+        queue->pending--;
         PyObject *item = Py_BuildValue("(KN)", (unsigned long long)batch->number,
                                        batch_results(batch));
-        if (!item || PyList_Append(list, item) < 0) {
-            Py_XDECREF(item);
-            Py_DECREF(list);
-            return NULL;
+        if (item && PyList_Append(list, item) == 0) {
+            Py_DECREF(item);
+            batch_free(batch); /* may run any code, even close this queue */
+            continue;
         }
-        Py_DECREF(item);
-        fifo_take(&queue->ready);
-        queue->pending--;
-        batch_free(batch); /* may run any code, even close this queue */
+        Py_XDECREF(item);
+        if (queue->state == STORE_CLOSED) {
+            batch_free(batch);
+        } else {
+            fifo_put_back(&queue->ready, batch);
+            queue->pending++;
+        }
+        /* Batches in the list are in no queue any more: they must not be lost with it. */
+        if (PyList_GET_SIZE(list) > 0)
+            PyErr_Clear();
+        else
+            Py_CLEAR(list);
+        break;
     }
+    tell_again(queue);
     return list;
 }
 
@@ -437,7 +468,10 @@ static PyObject *wait_queue(QueueObject *queue, PyObject *const *arguments, Py_s
         complete(queue, completions, taken);
         hand_on(queue);
         if (taken == POLL_ROOM && collect(queue) < 0) return NULL;
-        if (PyErr_CheckSignals() < 0) return NULL;
+        if (PyErr_CheckSignals() < 0) {
+            tell_again(queue);
+            return NULL;
+        }
     }
     return hand_out(queue);
 }

@@ -238,7 +238,10 @@ static PyObject *durable_version(PyObject *self, void *unused)
     StoreObject *store = (StoreObject *)self;
     uint64_t version;
     if (store_check(store) < 0) return NULL;
-    int32_t error = hearth_durable_version(store->handle, &version);
+    int32_t error;
+    Py_BEGIN_ALLOW_THREADS /* the store's own thread is asked */
+    error = hearth_durable_version(store->handle, &version);
+    Py_END_ALLOW_THREADS
     if (error < 0) return raise_error(error);
     return PyLong_FromUnsignedLongLong(version);
 }

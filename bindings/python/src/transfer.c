@@ -91,8 +91,11 @@ static int run(Batch *batch, bool *is_free)
         error = pump(batch, queue);
         Py_END_ALLOW_THREADS
         if (error < 0) {
-            raise_error(error);
-            PyErr_Fetch(&type, &value, &trace);
+            /* Of an interrupt and the error of a store closed since, the interrupt is told. */
+            if (!interrupted) {
+                raise_error(error);
+                PyErr_Fetch(&type, &value, &trace);
+            }
             *is_free = settle(store, queue);
             PyErr_Restore(type, value, trace);
             return -1;

@@ -277,3 +277,37 @@ def test_a_late_cancel_hits_no_other_batch(store, space):
         second = queue.submit_get(space.ns, keys, buffers)
         space.check(keys, buffers, drained(queue)[second], 500)
     queue.close()
+
+
+def test_without_memory_for_results_no_batch_is_lost(store, space):
+    """Whichever allocation fails: what was not handed out stays, and the descriptor says so."""
+    testing = pytest.importorskip("_testcapi")
+    queue = store.queue()
+    keys = space.fill(3, length=500)
+    counts = {"none": 0, "some": 0, "all": 0}
+    for allocation in range(100):
+        buffers = [bytearray(500) for _ in range(9)]
+        numbers = [queue.submit_get(space.ns, keys, buffers[i:i + 3]) for i in range(0, 9, 3)]
+        assert select.select([queue.fileno()], [], [], 30)[0]
+        time.sleep(0.002)  # for the others
+        done = []
+        testing.set_nomemory(allocation, allocation + 1)
+        try:
+            done = queue.drain()
+        except MemoryError:
+            pass
+        finally:
+            testing.remove_mem_hooks()
+        counts["all" if len(done) == 3 else "some" if done else "none"] += 1
+        assert queue.pending == 3 - len(done)
+        while queue.pending:
+            assert select.select([queue.fileno()], [], [], 30)[0]
+            done += queue.drain()
+        assert sorted(number for number, _ in done) == numbers
+        for _, results in done:
+            assert [r.status for r in results] == ["hit"] * 3
+        for buffer, key in zip(buffers, keys * 3):
+            assert buffer == space.payload(key, length=500)
+            buffer.append(0)  # let go
+    assert all(counts.values()), counts
+    queue.close()
