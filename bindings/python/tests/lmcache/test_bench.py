@@ -23,7 +23,8 @@ def test_lmcache_bench_l2(tmp_path, kind, size, in_flight, keys):
     spec = {"type": kind, "module_path": "hearth.lmcache", "class_name": CLASSES[kind],
             "adapter_params": {
                 "path": str(tmp_path / "store"), "max_block": largest, "segment": 34 * largest,
-                "capacity": 34 * largest * 9 + moved + (64 << 20)}}
+                "capacity": 34 * largest * 9 + moved + (64 << 20),
+                "namespace": {"dtype": "uint8"}}}
     try:
         said = run(spec, size, in_flight, keys)
     finally:

@@ -41,14 +41,15 @@ def test_odd_sizes_and_unaligned_memory(machine, length, shift):
     assert driver.load(keys, [length + 1] * 3) == [False] * 3
 
 
-def test_both_types_share_a_store(machine):
+def test_both_types_share_bare_bytes(machine):
+    told = {"dtype": "uint8"}
     keys = [make_key(number, rank=0x02010201, group=3, salt="user é") for number in range(8)]
     for first, second in (("plugin", "native_plugin"), ("native_plugin", "plugin")):
         name = f"store-{first}"
-        driver = machine.open(first, name=name)
+        driver = machine.open(first, name=name, namespace=told)
         assert driver.store(keys, [BLOCK] * 8).is_successful()
         driver.adapter.close()
-        driver = machine.open(second, name=name)
+        driver = machine.open(second, name=name, namespace=told)
         assert driver.lookup(keys) == [True] * 8
         assert driver.load(keys, [BLOCK] * 8) == [True] * 8
         driver.adapter.close()
@@ -66,7 +67,8 @@ def test_a_failed_store_is_told_per_task(machine):
 
 
 def test_the_client_alone(tmp_path):
-    client = hearth.lmcache.HearthNativeClient(path=str(tmp_path / "store"), **SMALL)
+    client = hearth.lmcache.HearthNativeClient(
+        path=str(tmp_path / "store"), namespace={"dtype": "uint8"}, **SMALL)
     poller = select.poll()
     poller.register(client.event_fd(), select.POLLIN)
 
@@ -118,7 +120,7 @@ def test_text_and_object_make_the_same_key():
         key = make_key(number, model=f"org/m-{number}", rank=number << 20 | number,
                        group=number % 5, salt="" if number % 2 else f"salt {number}")
         name, encoded = hearth_keys.encode_text(_object_key_to_string(key))
-        assert (name, encoded) == (hearth_keys.space_name(key), hearth_keys.encode(key))
+        assert (name, encoded) == (hearth_keys.family(key), hearth_keys.encode(key))
         assert hearth_keys.decode(encoded, key.model_name) == (
             key.chunk_hash, key.model_name, key.kv_rank, key.object_group_id, key.cache_salt)
     for damaged in (b"", b"\x01", b"\x02" + bytes(40), bytes(15), b"\x01" + b"\xff" * 40):
