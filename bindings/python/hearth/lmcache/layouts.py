@@ -4,9 +4,9 @@ Objects of one length can mean different numbers (bfloat16 and float16, heads be
 tokens), and their keys do not tell which. So the layout chooses the namespace: one of another
 layout is not found. LMCache tells it with the objects of a store and of a load, and with a lookup.
 
-Two layouts are not one. BYTES is that of bare bytes: what the native connector passes on, and what
-a serde made of an object. What they mean, `namespace` of the configuration has to tell. UNKNOWN is
-a lookup's that was told none; the load that follows knows it.
+Three names are no such text. BYTES is that of bare bytes, as a serde makes them of an object, and
+NATIVE of what the native connector passes on: what these mean, `namespace` of the configuration has
+to tell. UNKNOWN is a lookup's that was told none; the load that follows knows it.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from functools import lru_cache
 logger = logging.getLogger(__name__)
 
 BYTES = "bytes"
+NATIVE = "native"
 UNKNOWN = ""
 
 

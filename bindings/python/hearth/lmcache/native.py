@@ -18,7 +18,7 @@ import hearth
 
 from .blocks import BlockStore
 from .keys import encode_text
-from .layouts import BYTES
+from .layouts import NATIVE
 from .parameters import ConfigurationError, Parameters
 from .transfers import DELETE, GET, LOOKUP, PUT, Task, Transfers
 
@@ -142,7 +142,7 @@ class HearthNativeClient:
             try:
                 name, encoded = encode_text(text)
                 if name not in groups:
-                    groups[name] = (self._blocks.space((*name, BYTES)), [], [])
+                    groups[name] = (self._blocks.space((*name, NATIVE)), [], [])
             except (hearth.Error, ValueError) as error:
                 task.error = str(error)
                 refused[task.error] = refused.get(task.error, 0) + 1

@@ -3,6 +3,8 @@
 import select
 
 import pytest
+import torch
+from lmcache.v1.distributed.api import MemoryLayoutDesc
 from lmcache.v1.distributed.l2_adapters.native_connector_l2_adapter import (
     NativeConnectorL2Adapter,
     _object_key_to_string,
@@ -41,19 +43,18 @@ def test_odd_sizes_and_unaligned_memory(machine, length, shift):
     assert driver.load(keys, [length + 1] * 3) == [False] * 3
 
 
-def test_both_types_share_bare_bytes(machine):
+def test_each_type_has_its_own_objects(machine):
+    """A serde may stand before the one and not before the other."""
     told = {"dtype": "uint8"}
+    layout = {3: MemoryLayoutDesc(shapes=[torch.Size([BLOCK])], dtypes=[torch.uint8])}
     keys = [make_key(number, rank=0x02010201, group=3, salt="user é") for number in range(8)]
-    for first, second in (("plugin", "native_plugin"), ("native_plugin", "plugin")):
-        name = f"store-{first}"
-        driver = machine.open(first, name=name, namespace=told)
-        assert driver.store(keys, [BLOCK] * 8).is_successful()
+    for revision, kind in enumerate(("plugin", "native_plugin", "plugin", "native_plugin")):
+        driver = machine.open(kind, namespace=told)
+        expected = [revision > 1] * 8
+        assert driver.lookup(keys, layout) == expected
+        assert driver.load(keys, [BLOCK] * 8, revision % 2) == expected
+        assert driver.store(keys, [BLOCK] * 8, revision % 2).is_successful()
         driver.adapter.close()
-        driver = machine.open(second, name=name, namespace=told)
-        assert driver.lookup(keys) == [True] * 8
-        assert driver.load(keys, [BLOCK] * 8) == [True] * 8
-        driver.adapter.close()
-        machine.drivers.clear()
 
 
 def test_a_failed_store_is_told_per_task(machine):
