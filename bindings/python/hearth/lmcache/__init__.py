@@ -3,9 +3,11 @@
     {"type": "plugin", "module_path": "hearth.lmcache", "class_name": "HearthL2Adapter",
      "adapter_params": {"path": "/mnt/nvme0/hearth", "capacity": "200GiB"}}
     {"type": "native_plugin", "module_path": "hearth.lmcache", "class_name": "HearthNativeClient",
-     "adapter_params": {"path": "/mnt/nvme0/hearth", "capacity": "200GiB"}}
+     "adapter_params": {"path": "/mnt/nvme0/hearth", "capacity": "200GiB",
+                        "namespace": {"dtype": "bfloat16"}}}
 
-The first is the better one: LMCache's memory is registered with it, and it holds LMCache's locks.
+The first is the better one: LMCache's memory is registered with it, it holds LMCache's locks, and
+it is told what an object's bytes mean.
 """
 
 from .native import HearthNativeClient

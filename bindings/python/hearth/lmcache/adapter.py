@@ -3,10 +3,16 @@
 LMCache's L1 memory is registered with the store, so objects go from it to the device and back
 without a copy. Stores and loads are batches of a Hearth queue each; their event descriptors are
 those queues' own. Lookups are answered from memory in the call itself. Nothing that LMCache's
-controllers call waits for the device; `delete`, `list_l2_keys` and `close` do.
+controllers call waits for the device, but for the first use of a layout of a model, which opens
+its namespace; `delete`, `list_l2_keys` and `close` wait.
+
+An object is kept under its layout (layouts.py). A store and a load are told it with the objects, so
+a load never brings bytes of another one. A lookup is told it by group; one that is not finds any,
+and the load decides. Unlocking and deleting are not told it and reach every layout.
 
 What fails is told per key: a load's bit is set only if the whole object came, checked and of the
-length asked for; a store's task fails if one of its keys did, and that key is not visible.
+layout and length asked for; a store's task fails if one of its keys did, and that key is not
+visible.
 """
 
 import logging
@@ -21,8 +27,9 @@ from lmcache.v1.distributed.internal_api import L2StoreResult
 from lmcache.v1.distributed.l2_adapters.base import L2AdapterInterface
 from lmcache.v1.memory_management import TensorMemoryObj
 
+from . import layouts
 from .blocks import BlockStore
-from .keys import decode, encode, space_name
+from .keys import decode, encode, family
 from .ledger import Known, Ledger
 from .listing import Listings
 from .parameters import Parameters
@@ -56,6 +63,7 @@ class HearthL2Adapter(L2AdapterInterface):
         self._mutex = threading.Lock()
         self._next_task = 0
         self._closed = False
+        self._warned_of_bytes = False
         self._lookups: dict[int, Bitmap] = {}
         self._loaded: dict[int, Bitmap] = {}
         self._ledger = Ledger()
@@ -97,8 +105,7 @@ class HearthL2Adapter(L2AdapterInterface):
         for index, result in enumerate(task.results):
             if task.succeeded(index):
                 key = task.keys[index]
-                stored.append((key, Known(
-                    task.sizes[index], self._blocks.space(space_name(key)), task.encoded[index])))
+                stored.append((task.blocks[index], Known(key, task.sizes[index])))
                 if result.status == "stored":
                     moved += task.sizes[index]
                     new += 1
@@ -125,26 +132,18 @@ class HearthL2Adapter(L2AdapterInterface):
 
     def submit_lookup_and_lock_task(self, keys, group_layout_descs) -> int:
         number = self._number()
+        told = {group: layouts.of_description(description)
+                for group, description in (group_layout_descs or {}).items()}
         found = Bitmap(len(keys))
         hits = 0
-        for space, encoded, places in self._grouped(keys):
-            try:
-                there = space.contains_many(encoded)
-            except hearth.Error as error:
-                logger.error("Hearth: a lookup of %d keys failed: %s", len(encoded), error)
-                continue
-            present = [key for key, is_there in zip(encoded, there) if is_there]
-            locked = self._blocks.locks.lock(space, present)
-            hits += len(locked)
-            if len(locked) == len(keys):
+        for name, encoded, places in self._grouped(
+                keys, [told.get(key.object_group_id, layouts.UNKNOWN) for key in keys]):
+            taken = self._lock_present(self._to_look_in(name), encoded, places)
+            hits += len(taken)
+            if len(taken) == len(keys):
                 found.set_range(0, len(keys))
-            elif len(locked) == len(present):
-                found.batched_set(
-                    [place for place, is_there in zip(places, there) if is_there])
             else:
-                taken = set(locked)
-                found.batched_set(
-                    [place for place, key in zip(places, encoded) if key in taken])
+                found.batched_set(taken)
         with self._mutex:
             self._counts["lookups"] += len(keys)
             self._counts["lookup_hits"] += hits
@@ -152,14 +151,60 @@ class HearthL2Adapter(L2AdapterInterface):
         os.eventfd_write(self._lookup_event, 1)
         return number
 
+    def _to_look_in(self, name) -> list:
+        """The namespaces that can hold what a lookup asks for."""
+        layout = name[2]
+        if layout == layouts.UNKNOWN:
+            self._space((*name[:2], layouts.BYTES))  # should the catalogue have lost it
+            return list(self._blocks.family(name[:2]))
+        wanted = [self._space(name)]
+        if layout != layouts.BYTES:
+            # What a serde stores are bare bytes: of this layout only if the configuration tells it.
+            bare = (*name[:2], layouts.BYTES)
+            if self._blocks.parameters.tells_dtype:
+                wanted.append(self._space(bare))
+            elif not self._warned_of_bytes and self._blocks.is_open(bare):
+                self._warned_of_bytes = True
+                logger.warning(
+                    "Hearth: objects of model %r were stored as bare bytes, as by a serde, and are "
+                    "not found: give adapter_params the engine's data type, such as "
+                    '"namespace": {"dtype": "bfloat16"}', name[0])
+        return [space for space in wanted if space is not None]
+
+    def _lock_present(self, spaces, encoded, places) -> list[int]:
+        """Locks each key in the first of the namespaces that has it; the places of those locked."""
+        taken = []
+        for space in spaces:
+            if not encoded:
+                break
+            try:
+                there = space.contains_many(encoded)
+            except hearth.Error as error:
+                logger.error("Hearth: a lookup of %d keys failed: %s", len(encoded), error)
+                continue
+            present = [key for key, is_there in zip(encoded, there) if is_there]
+            locked = self._blocks.locks.lock(space, present)
+            if len(locked) == len(present):
+                taken += [place for place, is_there in zip(places, there) if is_there]
+            else:
+                held = set(locked)
+                taken += [place for place, key in zip(places, encoded) if key in held]
+            encoded, places = (
+                [one for one, is_there in zip(rest, there) if not is_there]
+                for rest in (encoded, places))
+        return taken
+
     def query_lookup_and_lock_result(self, task_id: int):
         return self._lookups.pop(task_id, None)
 
     def submit_unlock(self, keys) -> None:
         if self._closed:
             return
-        for space, encoded, _ in self._grouped(keys):
-            self._blocks.locks.unlock(space, encoded)
+        for name, encoded, _ in self._grouped(keys):
+            for space in self._blocks.family(name[:2]):
+                encoded = self._blocks.locks.unlock(space, encoded)
+                if not encoded:
+                    break
 
     # Load
 
@@ -189,7 +234,7 @@ class HearthL2Adapter(L2AdapterInterface):
             if task.succeeded(index):
                 places.append(index)
             elif result is not None and result.status == "miss":
-                missed.append(task.keys[index])
+                missed.append(task.blocks[index])
             elif result is not None and result.status in ("hit", "invalid"):
                 mismatched += 1
         if len(places) == len(task.keys):
@@ -211,28 +256,33 @@ class HearthL2Adapter(L2AdapterInterface):
     # Delete, usage, listing
 
     def delete(self, keys) -> None:
-        """Deletes what is not locked; waits until the deletes are durable."""
+        """Deletes what is not locked, of every layout; waits until the deletes are durable."""
         self._check_open()
-        locks = self._blocks.locks
-        for space, encoded, places in self._grouped(keys):
-            chosen = locks.begin_delete(space, encoded)
-            self._counts["delete_refused_locked"] += len(encoded) - len(chosen)
-            try:
-                results = space.delete(chosen)
-            finally:
-                locks.end_delete(space, chosen)
-            by_key = {key: keys[place] for key, place in zip(encoded, places)}
-            gone = [by_key[key] for key, result in zip(chosen, results)
-                    if result.status in ("deleted", "not-found")]
-            self._counts["deleted"] += sum(result.status == "deleted" for result in results)
-            if len(gone) < len(chosen):
-                logger.warning(
-                    "Hearth: %d of %d keys were not deleted", len(chosen) - len(gone), len(chosen))
-            self._gone(gone)
+        for name, encoded, _ in self._grouped(keys):
+            for space in self._blocks.family(name[:2]):
+                self._delete(space, encoded)
 
-    def _gone(self, keys) -> None:
-        """Tells of keys that are in the store no more."""
-        removed, sizes = self._ledger.remove(keys)
+    def _delete(self, space, encoded) -> None:
+        locks = self._blocks.locks
+        chosen = locks.begin_delete(space, encoded)
+        self._counts["delete_refused_locked"] += len(encoded) - len(chosen)
+        if not chosen:
+            return
+        try:
+            results = space.delete(chosen)
+        finally:
+            locks.end_delete(space, chosen)
+        gone = [(space, key) for key, result in zip(chosen, results)
+                if result.status in ("deleted", "not-found")]
+        self._counts["deleted"] += sum(result.status == "deleted" for result in results)
+        if len(gone) < len(chosen):
+            logger.warning(
+                "Hearth: %d of %d keys were not deleted", len(chosen) - len(gone), len(chosen))
+        self._gone(gone)
+
+    def _gone(self, blocks) -> None:
+        """Tells of blocks that are in the store no more."""
+        removed, sizes = self._ledger.remove(blocks)
         if removed:
             self._notify_keys_deleted(removed, sizes)
 
@@ -251,7 +301,7 @@ class HearthL2Adapter(L2AdapterInterface):
 
     def _entries(self, model_name):
         self._blocks.ready.wait()
-        for (model, _), space in self._blocks.spaces(model_name):
+        for (model, *_), space in self._blocks.spaces(model_name):
             for entry in space.list():
                 try:
                     key = ObjectKey(*decode(entry.key, model))
@@ -327,9 +377,13 @@ class HearthL2Adapter(L2AdapterInterface):
             buffers.append(buffer)
         task = Task(number, kind, list(keys), sizes, objects)
         parts = []
-        for space, part, places in self._grouped(keys):
+        told = [layouts.of_object(item) for item in objects]
+        for name, part, places in self._grouped(keys, told):
+            space = self._space(name)
+            if space is None:
+                continue
             for place, key in zip(places, part):
-                task.encoded[place] = key
+                task.blocks[place] = (space, key)
             whole = len(places) == len(keys) and None not in buffers
             if whole:
                 parts.append((space, part, buffers, None))
@@ -358,33 +412,41 @@ class HearthL2Adapter(L2AdapterInterface):
             return size, None
         return size, self._blocks.memory(data.data_ptr(), size)
 
-    def _grouped(self, keys):
-        """Keys by namespace: (namespace, encoded keys, their places). A key that is refused, or
-        whose namespace cannot be had, is in none of them: a miss, or a failed store."""
+    def _grouped(self, keys, told=None):
+        """Keys by namespace: (its name, encoded keys, their places); `told` has a layout for each
+        key. A key that is refused is in none of them: a miss, or a failed store."""
         groups: dict = {}
         refused: dict[str, int] = {}
         for place, key in enumerate(keys):
-            name = space_name(key)
+            name = (*family(key), layouts.UNKNOWN if told is None else told[place])
             try:
                 encoded = encode(key)
-                if name not in groups:
-                    groups[name] = (self._blocks.space(name), [], [])
-            except (hearth.Error, ValueError) as error:
+            except ValueError as error:
                 reason = f"model {name[0]!r}: {error}"
                 refused[reason] = refused.get(reason, 0) + 1
                 continue
-            group = groups[name]
+            group = groups.get(name)
+            if group is None:
+                group = groups[name] = (name, [], [])
             group[1].append(encoded)
             group[2].append(place)
         for reason, count in refused.items():
             logger.error("Hearth: %d keys were refused: %s", count, reason)
         return list(groups.values())
 
+    def _space(self, name):
+        """The namespace of that name; None if it cannot be had."""
+        try:
+            return self._blocks.space(name)
+        except (hearth.Error, ValueError) as error:
+            logger.error("Hearth: keys of model %r were refused: %s", name[0], error)
+            return None
+
     def _keep(self) -> None:
         """Fills the ledger from the store, then compares the two, a little at a time."""
         try:
             self._blocks.ready.wait()
-            for (model, _), space in self._blocks.spaces():
+            for (model, *_), space in self._blocks.spaces():
                 found = []
                 for entry in space.list():
                     if self._stop.is_set():
@@ -393,7 +455,7 @@ class HearthL2Adapter(L2AdapterInterface):
                         key = ObjectKey(*decode(entry.key, model))
                     except ValueError:
                         continue
-                    found.append((key, Known(entry.length, space, entry.key)))
+                    found.append(((space, entry.key), Known(key, entry.length)))
                     if len(found) == 1000:
                         self._told_stored(found)
                         found = []

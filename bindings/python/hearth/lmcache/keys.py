@@ -2,15 +2,15 @@
 
 An ObjectKey names a chunk (its hash) and what the chunk is of: model, rank within a parallel
 topology, object group, salt. Model and topology (the world size, which the rank carries in its
-upper bits) choose the Hearth namespace: they are what a block must match to mean the same, and
-what one would size or purge alone. Rank, group, salt and hash are the key. They are not namespaces
+upper bits) choose the Hearth namespace, with the object's layout (layouts.py), which is no part of
+an ObjectKey: they are what a block must match to mean the same, and what one would size or purge
+alone. Rank, group, salt and hash are the key. They are not namespaces
 of their own because there can be more of them than a store has namespaces (4,096): LMCache counts
 on more than 10,000 salts. Hearth checks the full key and the namespace with the bytes of every
 read, so it makes no difference to what can be returned: another rank, group or salt is another
 key, and a miss.
 
-The encoding is fixed (big-endian) and can be undone; both kinds of plug-in use it, so a store
-written through one is read through the other.
+The encoding is fixed (big-endian) and can be undone; both kinds of plug-in use it.
 
     1 byte  form, 1
     8 bytes kv_rank
@@ -29,6 +29,9 @@ _HEAD = struct.Struct(">BQIH")
 _NO_SALT = b""
 
 Fields = tuple[tuple[str, str], ...]
+# Model and world size; and with the layout, what names a namespace.
+Family = tuple[str, int]
+SpaceName = tuple[str, int, str]
 
 
 class KeyRefused(ValueError):
@@ -90,9 +93,9 @@ def parse(text: str) -> Parts:
         raise KeyRefused(f"rank, group or hash is not hexadecimal: {text[:120]!r}") from None
 
 
-def encode_text(text: str) -> tuple[tuple[str, int], bytes]:
-    """The namespace's name and the Hearth key of a native connector's key; `parse`, `space_name`
-    and `encode` in one, since a lookup of many keys is made of little else."""
+def encode_text(text: str) -> tuple[Family, bytes]:
+    """The family and the Hearth key of a native connector's key; `parse`, `family` and `encode` in
+    one, since a lookup of many keys is made of little else."""
     parts = text.split("@")
     if len(parts) == 4:
         try:
@@ -104,17 +107,17 @@ def encode_text(text: str) -> tuple[tuple[str, int], bytes]:
         except (ValueError, struct.error):
             pass  # told below, with its reason
     key = parse(text)
-    return space_name(key), encode(key)
+    return family(key), encode(key)
 
 
-def space_name(key) -> tuple[str, int]:
-    """What chooses the namespace: the model, and the world size from the rank's upper bits."""
+def family(key) -> Family:
+    """What of a key chooses the namespace: model, and world size from the rank's upper bits."""
     return key.model_name, (key.kv_rank >> 24) & 0xFF
 
 
-def space_fields(name: tuple[str, int], extra: Fields) -> Fields:
+def space_fields(name: SpaceName, extra: Fields) -> Fields:
     """A namespace's fields; `extra` are those of the configuration."""
-    model, world_size = name
+    model, world_size, layout = name
     return (
         ("engine", "lmcache"), ("form", str(FORM)), ("model", model),
-        ("world_size", str(world_size)), *extra)
+        ("world_size", str(world_size)), ("layout", layout), *extra)

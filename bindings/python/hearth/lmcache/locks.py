@@ -90,8 +90,9 @@ class LockTable:
                 self._changed.add(place)
         self._wake.set()
 
-    def unlock(self, space, keys: list[bytes]) -> None:
-        """One lock less; keys without one are passed over."""
+    def unlock(self, space, keys: list[bytes]) -> list[bytes]:
+        """One lock less; returns the keys that have none here."""
+        without = []
         with self._mutex:
             for key in keys:
                 place = (space, key)
@@ -102,7 +103,10 @@ class LockTable:
                     del self._counts[place]
                     self._since.pop(place, None)
                     self._changed.add(place)
+                else:
+                    without.append(key)
         self._wake.set()
+        return without
 
     def begin_delete(self, space, keys: list[bytes]) -> list[bytes]:
         """Of these keys, those that are not locked; they cannot be until `end_delete`."""

@@ -2,8 +2,9 @@
 
 LMCache's wrapper around it keeps tasks, usage and its own count of locks, and drives it from one
 thread that waits on one descriptor. Keys come as text and are taken apart into the parts of an
-ObjectKey, so a store is shared with the `plugin` type. The client is not told of LMCache's memory:
-buffers are transferred by address, without a copy where they are aligned to 4096 bytes.
+ObjectKey. The client is not told of LMCache's memory: buffers are transferred by address, without a
+copy where they are aligned to 4096 bytes. Nor is it told what the bytes mean, so the configuration
+has to say it (`namespace`).
 
 The wrapper does not tell of unlocking, so what a lookup found is locked until it has been loaded,
 and for `lock_seconds` at most.
@@ -17,7 +18,8 @@ import hearth
 
 from .blocks import BlockStore
 from .keys import encode_text
-from .parameters import Parameters
+from .layouts import NATIVE
+from .parameters import ConfigurationError, Parameters
 from .transfers import DELETE, GET, LOOKUP, PUT, Task, Transfers
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,11 @@ class HearthNativeClient:
 
     def __init__(self, **params):
         parameters = Parameters.from_dict(params)
+        if not parameters.tells_dtype:
+            raise ConfigurationError(
+                "namespace: LMCache does not tell a native connector the data type, and objects of "
+                "another one must not be found; give the engine's, such as "
+                '"namespace": {"dtype": "bfloat16"}, or use the type "plugin"')
         self._blocks = BlockStore(parameters, lock_limit=parameters.lock_seconds)
         try:
             self._transfers = Transfers(self._blocks.store, parameters.durability)
@@ -135,7 +142,7 @@ class HearthNativeClient:
             try:
                 name, encoded = encode_text(text)
                 if name not in groups:
-                    groups[name] = (self._blocks.space(name), [], [])
+                    groups[name] = (self._blocks.space((*name, NATIVE)), [], [])
             except (hearth.Error, ValueError) as error:
                 task.error = str(error)
                 refused[task.error] = refused.get(task.error, 0) + 1

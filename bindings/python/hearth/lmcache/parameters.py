@@ -25,6 +25,9 @@ OWN = (
     "path", "capacity", "max_capacity_gb", "durability", "lock_seconds", "lock_limit_seconds",
     "namespace", "ttl_seconds", "recovery_seconds",
 )
+# Fields of `namespace` among those of a namespace.
+_CONFIGURED = "config."
+_DTYPE = _CONFIGURED + "dtype"
 # A segment is 34 of the largest blocks, and a store wants some sixteen segments.
 _SEGMENT_BLOCKS = 34
 _SEGMENTS = 16
@@ -54,6 +57,14 @@ def _number(values: Mapping, name: str, default: float, least: float, most: floa
     if not least <= value <= most:
         raise ConfigurationError(f"{name}: {value!r} is out of range; give {least:g} to {most:g}")
     return value
+
+
+def _whole(values: Mapping, name: str, default: int, least: int, most: int) -> int:
+    """A number that has no part after the point: half a second must not become none."""
+    value = _number(values, name, default, least, most)
+    if value != int(value):
+        raise ConfigurationError(f"{name}: {value!r} is not a whole number; give {least} to {most}")
+    return int(value)
 
 
 @dataclass(frozen=True)
@@ -111,7 +122,7 @@ class Parameters:
         if limit < lock:
             raise ConfigurationError(
                 f"lock_limit_seconds: {limit:g} is below lock_seconds ({lock:g})")
-        ttl = _number(values, "ttl_seconds", 0, 0, (1 << 32) - 1)
+        ttl = _whole(values, "ttl_seconds", 0, 0, (1 << 32) - 1)
         recovery = _number(values, "recovery_seconds", 10, 0, 86400)
         options = {name: values[name] for name in STORE_OPTIONS if name in values}
         # LMCache's L1 is the DRAM tier. One below it would hold the same blocks twice.
@@ -121,9 +132,14 @@ class Parameters:
             path=path, capacity=capacity,
             max_capacity=int(most * (1 << 30)) or capacity, durability=durability,
             lock_seconds=lock, lock_limit_seconds=limit,
-            namespace=cls._extra(values.get("namespace", {})), ttl_seconds=int(ttl),
+            namespace=cls._extra(values.get("namespace", {})), ttl_seconds=ttl,
             recovery_seconds=recovery,
             options=options)
+
+    @property
+    def tells_dtype(self) -> bool:
+        """Whether `namespace` tells the data type, which bare bytes do not."""
+        return any(name == _DTYPE and value for name, value in self.namespace)
 
     @staticmethod
     def _largest_block(capacity: int) -> int:
@@ -141,7 +157,8 @@ class Parameters:
                 '{"dtype": "bfloat16"}')
         fields = []
         for name, value in sorted(values.items()):
-            if not isinstance(name, str) or not name or isinstance(value, (dict, list)):
+            if not isinstance(name, str) or not name or value is None or isinstance(
+                    value, (dict, list)):
                 raise ConfigurationError(f"namespace: {name!r}: {value!r} is not a name and a text")
-            fields.append(("config." + name, str(value)))
+            fields.append((_CONFIGURED + name, str(value)))
         return tuple(fields)

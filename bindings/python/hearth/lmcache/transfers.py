@@ -27,13 +27,14 @@ class Task:
     """One submission: its keys, what keeps its memory alive, and a result for each key."""
 
     __slots__ = (
-        "number", "kind", "keys", "encoded", "sizes", "keeps", "results", "open", "tries", "error")
+        "number", "kind", "keys", "blocks", "sizes", "keeps", "results", "open", "tries", "error")
 
     def __init__(self, number: int, kind: str, keys: list, sizes: Sequence[int], keeps: object):
         self.number = number
         self.kind = kind
         self.keys = keys
-        self.encoded: list = [None] * len(keys)
+        # Where each key's block is: its namespace and the key there; None for a key refused.
+        self.blocks: list = [None] * len(keys)
         self.sizes = sizes
         self.keeps = keeps
         # A hearth.Result for each key; None for one that could not be submitted.

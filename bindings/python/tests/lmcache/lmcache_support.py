@@ -36,10 +36,13 @@ def payload(key, length, revision=0):
     return hashlib.shake_128(name.encode() + key.chunk_hash).digest(length)
 
 
-def adapter_json(kind, folder, **changes):
+def adapter_json(kind, folder, serde=None, **changes):
+    if kind == "native_plugin":
+        changes.setdefault("namespace", {"dtype": "uint8"})
     return json.dumps({
         "type": kind, "module_path": "hearth.lmcache", "class_name": CLASSES[kind],
-        "adapter_params": {"path": str(folder), **SMALL, **changes}})
+        "adapter_params": {"path": str(folder), **SMALL, **changes},
+        **({"serde": serde} if serde else {})})
 
 
 def create(text, memory=None):
@@ -67,25 +70,31 @@ class Memory:
     def description(self):
         return L1MemoryDesc(ptr=self.tensor.data_ptr(), size=self.length, align_bytes=PAGE)
 
-    def cut(self, length, fill=None, shift=0):
-        """An object of so many bytes; `shift` puts it off a page boundary."""
+    def cut(self, length, fill=None, shift=0, layout=None):
+        """An object of so many bytes; `shift` puts it off a page boundary. Without a layout (a
+        MemoryLayoutDesc) it is a row of bytes."""
         start = (self.next + PAGE - 1) // PAGE * PAGE + shift
         if start + length > self.length:
             start = shift
         self.next = start + length
         part = self.tensor[start:start + length]
-        return wrap(part, fill)
+        return wrap(part, fill, layout)
 
 
-def wrap(tensor, fill=None):
+def wrap(tensor, fill=None, layout=None):
     if fill is None:
         tensor.fill_(0xEE)
     else:
         ctypes.memmove(tensor.data_ptr(), fill, len(fill))
+    shapes = dtypes = None
+    shape, dtype = tensor.shape, torch.uint8
+    if layout is not None:
+        shapes, dtypes = layout.shapes, layout.dtypes
+        shape, dtype = shapes[0], dtypes[0]
     return TensorMemoryObj(
         tensor, MemoryObjMetadata(
-            shape=tensor.shape, dtype=torch.uint8, address=0, phy_size=tensor.numel(),
-            fmt=MemoryFormat.KV_2LTD, ref_count=1), None)
+            shape=shape, dtype=dtype, address=0, phy_size=tensor.numel(),
+            fmt=MemoryFormat.KV_2LTD, ref_count=1, shapes=shapes, dtypes=dtypes), None)
 
 
 class Driver:
@@ -107,8 +116,8 @@ class Driver:
             if answer is not None:
                 return answer
 
-    def store(self, keys, lengths, revision=0, shift=0):
-        objects = [self.memory.cut(length, payload(key, length, revision), shift)
+    def store(self, keys, lengths, revision=0, shift=0, layout=None):
+        objects = [self.memory.cut(length, payload(key, length, revision), shift, layout)
                    for key, length in zip(keys, lengths)]
         return self.store_objects(keys, objects)
 
@@ -118,17 +127,18 @@ class Driver:
             self.adapter.get_store_event_fd(),
             lambda: self.adapter.pop_completed_store_tasks().get(task))
 
-    def lookup(self, keys):
-        task = self.adapter.submit_lookup_and_lock_task(keys, {})
+    def lookup(self, keys, told=None):
+        """`told` are the layouts by object group."""
+        task = self.adapter.submit_lookup_and_lock_task(keys, told or {})
         found = self._until(
             self.adapter.get_lookup_and_lock_event_fd(),
             lambda: self.adapter.query_lookup_and_lock_result(task))
         assert self.adapter.query_lookup_and_lock_result(task) is None
         return [found.test(place) for place in range(len(keys))]
 
-    def load(self, keys, lengths, revision=0, shift=0):
+    def load(self, keys, lengths, revision=0, shift=0, layout=None):
         """Which keys came; each that came is compared with its payload."""
-        objects = [self.memory.cut(length, shift=shift) for length in lengths]
+        objects = [self.memory.cut(length, shift=shift, layout=layout) for length in lengths]
         task = self.adapter.submit_load_task(keys, objects)
         loaded = self._until(
             self.adapter.get_load_event_fd(), lambda: self.adapter.query_load_result(task))

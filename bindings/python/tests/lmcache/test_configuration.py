@@ -27,7 +27,9 @@ WRONG = [
     ({"lock_seconds": 60, "lock_limit_seconds": 30}, "lock_limit_seconds: 30 is below"),
     ({"namespace": "bf16"}, "namespace: 'bf16' is not an object"),
     ({"namespace": {"dtype": ["bf16"]}}, "namespace: 'dtype'"),
+    ({"namespace": {"dtype": None}}, "namespace: 'dtype'"),
     ({"ttl_seconds": -5}, "ttl_seconds: -5"),
+    ({"ttl_seconds": 0.5}, "ttl_seconds: 0.5 is not a whole number"),
 ]
 
 
@@ -46,6 +48,13 @@ def test_missing_keys(tmp_path, kind, missing):
     del values["adapter_params"][missing]
     with pytest.raises(ConfigurationError, match=f"^{missing}: "):
         create(json.dumps(values))
+
+
+@pytest.mark.parametrize("namespace", [{}, {"run": "1"}, {"dtype": ""}])
+def test_the_native_type_must_be_told_the_data_type(tmp_path, namespace):
+    with pytest.raises(ConfigurationError, match="^namespace: .*dtype.*bfloat16"):
+        create(adapter_json("native_plugin", tmp_path / "store", namespace=namespace))
+    assert not (tmp_path / "store").exists()
 
 
 @BOTH

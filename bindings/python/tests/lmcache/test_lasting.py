@@ -1,10 +1,10 @@
 """What lasts and what does not: restart, kill, damage, eviction, locks."""
 
 import glob
+import itertools
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -13,7 +13,7 @@ from lmcache.v1.distributed.storage_controllers.eviction_controller import (
     L2AdapterEvictionState,
     L2EvictionController,
 )
-from lmcache_support import make_key, wait_for
+from lmcache_support import Machine, make_key, wait_for
 from test_plugin import Listener
 
 BLOCK = 64 << 10
@@ -54,34 +54,39 @@ def test_usage_and_listing_after_a_restart(machine):
     assert driver.adapter.get_usage().total_bytes_used == 0
 
 
-CHILD = """
-import itertools, sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from lmcache_support import Machine, make_key, payload
-machine = Machine(Path(sys.argv[2]))
-driver = machine.open(sys.argv[3])
-for number in itertools.count():
-    part = [make_key(number * 8 + place) for place in range(8)]
-    assert driver.store(part, [256 << 10] * 8).is_successful()
-    print(number, flush=True)
-"""
+def store_until_killed(folder, kind, told):
+    driver = Machine(folder).open(kind)
+    for number in itertools.count():
+        part = [make_key(number * 8 + place) for place in range(8)]
+        assert driver.store(part, [256 << 10] * 8).is_successful()
+        told.send(number)
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """Processes that need not each import LMCache, which takes seconds."""
+    context = multiprocessing.get_context("forkserver")
+    # Only what is installed: the server does not look beside this file.
+    context.set_forkserver_preload([
+        "pytest", "hearth.lmcache.adapter", "lmcache.v1.distributed.l2_adapters",
+        "lmcache.v1.distributed.storage_controllers.eviction_controller"])
+    return context
 
 
 @pytest.mark.parametrize("kind", ["plugin", "native_plugin"])
 @pytest.mark.parametrize("stores", [1, 12, 30])
-def test_killed_in_the_middle_of_a_store(machine, kind, stores):
-    child = subprocess.Popen(
-        [sys.executable, "-c", CHILD, os.path.dirname(__file__), str(machine.folder), kind],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=machine.folder)  # -c imports from the working directory first
+def test_killed_in_the_middle_of_a_store(machine, processes, kind, stores):
+    told, tells = processes.Pipe(duplex=False)
+    child = processes.Process(target=store_until_killed, args=(machine.folder, kind, tells))
+    child.start()
+    tells.close()
     try:
-        said = [child.stdout.readline() for _ in range(stores)]
+        said = [told.recv() for _ in range(stores)]
         time.sleep(0.003)  # into the next one
     finally:
-        child.send_signal(signal.SIGKILL)
-        _, errors = child.communicate()
-    assert said[-1].strip() == str(stores - 1), errors
+        child.kill()
+        child.join()
+    assert said[-1] == stores - 1 and child.exitcode == -signal.SIGKILL
     driver = machine.open(kind)
     if kind == "plugin":
         recovered(driver)

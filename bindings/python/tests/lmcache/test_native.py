@@ -3,6 +3,8 @@
 import select
 
 import pytest
+import torch
+from lmcache.v1.distributed.api import MemoryLayoutDesc
 from lmcache.v1.distributed.l2_adapters.native_connector_l2_adapter import (
     NativeConnectorL2Adapter,
     _object_key_to_string,
@@ -41,18 +43,18 @@ def test_odd_sizes_and_unaligned_memory(machine, length, shift):
     assert driver.load(keys, [length + 1] * 3) == [False] * 3
 
 
-def test_both_types_share_a_store(machine):
+def test_each_type_has_its_own_objects(machine):
+    """A serde may stand before the one and not before the other."""
+    told = {"dtype": "uint8"}
+    layout = {3: MemoryLayoutDesc(shapes=[torch.Size([BLOCK])], dtypes=[torch.uint8])}
     keys = [make_key(number, rank=0x02010201, group=3, salt="user é") for number in range(8)]
-    for first, second in (("plugin", "native_plugin"), ("native_plugin", "plugin")):
-        name = f"store-{first}"
-        driver = machine.open(first, name=name)
-        assert driver.store(keys, [BLOCK] * 8).is_successful()
+    for revision, kind in enumerate(("plugin", "native_plugin", "plugin", "native_plugin")):
+        driver = machine.open(kind, namespace=told)
+        expected = [revision > 1] * 8
+        assert driver.lookup(keys, layout) == expected
+        assert driver.load(keys, [BLOCK] * 8, revision % 2) == expected
+        assert driver.store(keys, [BLOCK] * 8, revision % 2).is_successful()
         driver.adapter.close()
-        driver = machine.open(second, name=name)
-        assert driver.lookup(keys) == [True] * 8
-        assert driver.load(keys, [BLOCK] * 8) == [True] * 8
-        driver.adapter.close()
-        machine.drivers.clear()
 
 
 def test_a_failed_store_is_told_per_task(machine):
@@ -66,7 +68,8 @@ def test_a_failed_store_is_told_per_task(machine):
 
 
 def test_the_client_alone(tmp_path):
-    client = hearth.lmcache.HearthNativeClient(path=str(tmp_path / "store"), **SMALL)
+    client = hearth.lmcache.HearthNativeClient(
+        path=str(tmp_path / "store"), namespace={"dtype": "uint8"}, **SMALL)
     poller = select.poll()
     poller.register(client.event_fd(), select.POLLIN)
 
@@ -118,7 +121,7 @@ def test_text_and_object_make_the_same_key():
         key = make_key(number, model=f"org/m-{number}", rank=number << 20 | number,
                        group=number % 5, salt="" if number % 2 else f"salt {number}")
         name, encoded = hearth_keys.encode_text(_object_key_to_string(key))
-        assert (name, encoded) == (hearth_keys.space_name(key), hearth_keys.encode(key))
+        assert (name, encoded) == (hearth_keys.family(key), hearth_keys.encode(key))
         assert hearth_keys.decode(encoded, key.model_name) == (
             key.chunk_hash, key.model_name, key.kv_rank, key.object_group_id, key.cache_salt)
     for damaged in (b"", b"\x01", b"\x02" + bytes(40), bytes(15), b"\x01" + b"\xff" * 40):

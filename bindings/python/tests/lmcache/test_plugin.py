@@ -1,6 +1,7 @@
 """HearthL2Adapter against LMCache's interface: made by its factory, called as controllers do."""
 
 import inspect
+import threading
 
 import pytest
 import torch
@@ -230,6 +231,28 @@ def test_keys_with_any_byte_and_refused_keys(machine):
     assert driver.load([*refused, keys[0]], [PAGE] * 7) == [False] * 6 + [True]
     driver.adapter.submit_unlock(refused)
     driver.adapter.delete(refused)
+
+
+def test_a_store_does_not_wait_for_the_catalogue(machine):
+    driver = machine.open()
+    blocks = driver.adapter._blocks
+    let_go, entered, enter = threading.Event(), [], blocks._enter
+
+    def slow(name):
+        assert let_go.wait(30)
+        enter(name)
+        entered.append(name)
+
+    blocks._enter = slow
+    keys = driver.fill(4) + driver.fill(4, model="second")
+    assert driver.load(keys, [BLOCK] * 8) == [True] * 8
+    assert not entered and not list(blocks._catalogue.list())
+    let_go.set()
+    driver.adapter.close()  # waits for what is still to be entered
+    assert [name[0] for name in entered] == ["org/model", "second"]
+    driver = machine.open()
+    wait_for(lambda: driver.adapter.report_status()["recovered"])
+    assert driver.adapter.get_usage().total_bytes_used == 8 * BLOCK
 
 
 def test_no_keys_at_all(machine):
