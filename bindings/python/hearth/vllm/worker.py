@@ -76,15 +76,7 @@ class Worker:
             str(mine["salt"]))
         self._mine = mine
         self._closed = False
-        self._dropping = 0
-        self._invalid: set[int] = set()
-        self._plan: Optional[Plan] = None      # of the step whose loads are out
-        self._waited: set[int] = set()         # shards that the step has
-        self._step = 0
-        self._run = uuid.uuid4().hex
-        self._epochs = threading.Lock()        # held where the two below change
-        self._epoch = 0
-        self._spaces: dict[int, Any] = {}      # of this epoch and of the one before
+        self._reset()
         self._store = options.acquire(
             WHERE, where, options.sized(WHERE, store, self.pages.block_bytes))
         try:
@@ -98,6 +90,18 @@ class Worker:
             "Hearth %s at %s: blocks of %d bytes in %d shards of %d layers, %s",
             hearth.version(), ", ".join(where), self.pages.block_bytes, len(self.pages.shards),
             len(self.pages.layers), type(self.mover).__module__)
+
+    def _reset(self) -> None:
+        """The state of a worker before its first step."""
+        self._dropping = 0
+        self._invalid: set[int] = set()
+        self._plan: Optional[Plan] = None      # of the step whose loads are out
+        self._waited: set[int] = set()         # shards that the step has
+        self._step = 0
+        self._run = uuid.uuid4().hex
+        self._epochs = threading.Lock()        # held where the two below change
+        self._epoch = 0
+        self._spaces: dict[int, Any] = {}      # of this epoch and of the one before
 
     def _open_space(self, epoch: int) -> Any:
         fields, ttl = dict(self._fields), self._mine["ttl_seconds"]
