@@ -94,6 +94,10 @@ def of_tier(where: str, spec: Any, row_bytes: int, salt: str) -> dict[str, str]:
     }
     vllm_config, kv_cache_config = _configuration(config.engine_id)
     if vllm_config is not None and kv_cache_config is not None:
+        if getattr(vllm_config, "weight_transfer_config", None) is not None:
+            raise ConfigurationError(
+                f"{where}: weight_transfer_config changes weights while the engine runs, and vLLM "
+                "tells no tier of it: KV of old weights would be found. Use HearthConnector")
         # Data types, heads and strides of each layer, as vLLM's scheduler knows them.
         shapes = [(group.layer_names, repr(group.kv_cache_spec))
                   for group in kv_cache_config.kv_cache_groups]

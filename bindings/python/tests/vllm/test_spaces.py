@@ -57,7 +57,7 @@ def caches(dtype=torch.bfloat16):
 
 
 def of_tier(model, store, monkeypatch, salt="", kept=None, **changes):
-    """The fields of a tier that vLLM's own connector builds, scheduler, spec and manager and all."""
+    """The fields of a tier that vLLM's own connector builds, with scheduler, spec and manager."""
     from hearth.vllm import tier
 
     found = []
@@ -123,6 +123,12 @@ def test_weights_that_cannot_be_told_need_a_salt(change, words, model, store_pat
     with pytest.raises(ConfigurationError, match=words):
         of_tier(model, store_path, monkeypatch, **change)
     assert of_tier(model, store_path, monkeypatch, salt="mine", **change)["salt"] == "mine"
+
+
+def test_a_tier_is_refused_where_weights_change_while_it_runs(model, store_path, monkeypatch):
+    with pytest.raises(ConfigurationError, match="tells no tier of it"):
+        of_tier(model, store_path, monkeypatch, salt="mine",
+                weight_transfer_config={"backend": "nccl"})
 
 
 def test_a_tier_without_the_configuration_needs_a_salt(store_path):
