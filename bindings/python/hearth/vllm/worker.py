@@ -257,7 +257,7 @@ class Worker:
         self._server.close()
         try:
             self.mover.close()
-            self._forget(space for epoch, space in self._spaces.items() if epoch)
+            self._forget([space for epoch, space in self._spaces.items() if epoch])
             self.space.close()
         finally:
             options.release(self._store)

@@ -279,6 +279,7 @@ def test_what_cannot_work_is_refused_by_name(bench, changes, extra, words):
 def test_what_would_give_out_wrong_tokens_is_refused(bench, monkeypatch):
     """refusals.py, as the connector's constructor asks it."""
     import torch
+    from vllm.engine.arg_utils import EngineArgs
     from vllm.v1.kv_cache_interface import (
         FullAttentionSpec,
         KVCacheGroupSpec,
@@ -292,7 +293,15 @@ def test_what_would_give_out_wrong_tokens_is_refused(bench, monkeypatch):
     mixed = UniformTypeKVCacheSpecs(16, {
         "a": FullAttentionSpec(**shape, dtype=torch.bfloat16),
         "b": FullAttentionSpec(**shape, dtype=torch.float32)})
-    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "1")
+    original = EngineArgs.create_engine_config
+
+    def second(arguments: Any) -> Any:
+        config = original(arguments)
+        # Only where there is a GPU vLLM takes its second model runner.
+        monkeypatch.setattr(type(config), "use_v2_model_runner", True)
+        return config
+
+    monkeypatch.setattr(EngineArgs, "create_engine_config", second)
     with pytest.raises(ValueError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
         create(bench, {}, where, [KVCacheGroupSpec(["a", "b"], mixed)])
 
