@@ -2,10 +2,11 @@
 
 vLLM makes one object for the scheduler and one for the worker, in one process or two. This class
 is only the seam: planner.py is the scheduler's side, worker.py the worker's, lookups.py what joins
-them. What cannot work yet is refused when the engine starts, with what to do instead.
+them. What cannot work yet is refused when the engine starts: see refusals.py.
 """
 
 import atexit
+import sys
 from contextlib import AbstractContextManager
 from typing import Any, Optional
 
@@ -16,10 +17,9 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     KVConnectorRole,
 )
 from vllm.logger import init_logger
-from vllm.v1.kv_cache_interface import FullAttentionSpec, UniformTypeKVCacheSpecs
 from vllm.v1.metrics.cache_hit_source import CacheHitSource
 
-from hearth.vllm import options
+from hearth.vllm import options, refusals
 from hearth.vllm.lookups import Client
 from hearth.vllm.pages import WHERE, aligned_allocation
 from hearth.vllm.planner import Plan, Planner
@@ -53,7 +53,8 @@ class HearthConnector(KVConnectorBase_V1):
         self._mine, self._store = options.split(
             WHERE, transfer.kv_connector_extra_config, DEFAULTS)
         for name, (least, most) in BOUNDS.items():
-            self._mine[name] = options.number(WHERE, name, self._mine[name], least, most)
+            check = options.number if name == "load_timeout_s" else options.whole
+            self._mine[name] = check(WHERE, name, self._mine[name], least, most)
         if self._mine["durability"] not in ("volatile", "written", "durable"):
             raise options.ConfigurationError(
                 f"{WHERE}: durability is volatile, written or durable, not "
@@ -61,8 +62,11 @@ class HearthConnector(KVConnectorBase_V1):
         for name in ("save_decoded", "staged"):
             if not isinstance(self._mine[name], bool):
                 raise options.ConfigurationError(f"{WHERE}: {name} must be true or false")
-        _refuse_topologies(vllm_config.parallel_config)
-        block_tokens = _one_full_group(kv_cache_config)
+        parallel = vllm_config.parallel_config
+        refusals.refuse_topologies(parallel)
+        block_tokens = refusals.one_full_group(kv_cache_config)
+        refusals.refuse_early_writes(vllm_config, kv_cache_config, block_tokens)
+        refusals.refuse_late_recompute(vllm_config)
         if not vllm_config.cache_config.enable_prefix_caching:
             raise options.ConfigurationError(
                 f"{WHERE}: prefix caching is off, so vLLM names no blocks; turn it on "
@@ -72,7 +76,9 @@ class HearthConnector(KVConnectorBase_V1):
         self._begun: Optional[KVConnectorMetadata] = None
         if role is KVConnectorRole.SCHEDULER:
             assert transfer.engine_id is not None
-            self._client = Client(transfer.engine_id)
+            self._client = Client(transfer.engine_id, options.paths(
+                WHERE, self._mine["path"], parallel.data_parallel_index,
+                parallel.data_parallel_size))
             self._planner = Planner(
                 self._client, block_tokens, kv_cache_config.hash_block_size or block_tokens,
                 load=transfer.is_kv_consumer, save=transfer.is_kv_producer,
@@ -131,10 +137,11 @@ class HearthConnector(KVConnectorBase_V1):
         """Blocks are put whole, after the step (wait_for_save)."""
 
     def wait_for_save(self) -> None:
-        """Begins the step's saves. They end on their own: `Worker.begin` guards their blocks."""
+        """Begins the step's saves. They end on their own: `Worker.begin` guards their blocks. vLLM
+        calls it also where the forward pass has raised: then the blocks hold nothing."""
         plan = self._get_connector_metadata()
         if self._worker is not None and isinstance(plan, Plan):
-            self._worker.end(plan)
+            self._worker.end(plan, raised=sys.exc_info()[0] is not None)
 
     def get_block_ids_with_load_errors(self) -> set[int]:
         return self._worker.take_invalid() if self._worker is not None else set()
@@ -174,8 +181,9 @@ class HearthConnector(KVConnectorBase_V1):
         return False, None
 
     def reset_cache(self) -> Optional[bool]:
-        """vLLM asks for it when weights changed: what is stored was computed with the old ones."""
-        return self._planner.purge() if self._planner is not None else None
+        """vLLM asks for it when weights changed, or may have: what is stored is not found from now
+        on. It stays there for an engine that starts with the weights that the model names."""
+        return self._planner.renew() if self._planner is not None else None
 
     # --- Figures -----------------------------------------------------------------------------
 
@@ -189,33 +197,3 @@ class HearthConnector(KVConnectorBase_V1):
                            per_engine_labelvalues: dict[int, list[object]]) -> HearthPromMetrics:
         return HearthPromMetrics(vllm_config, metric_types, labelnames, per_engine_labelvalues)
 
-
-def _refuse_topologies(parallel: Any) -> None:
-    """One worker holds the store; what would need several processes on it is refused."""
-    for name, words in (
-            ("tensor_parallel_size", "tensor parallelism"),
-            ("pipeline_parallel_size", "pipeline parallelism"),
-            ("prefill_context_parallel_size", "prefill context parallelism"),
-            ("decode_context_parallel_size", "decode context parallelism")):
-        size = getattr(parallel, name, 1)
-        if size > 1:
-            raise options.ConfigurationError(
-                f"{WHERE}: {words} of {size} would need {size} processes on one store, which "
-                f"Hearth does not do yet. Use {name}=1 with data parallelism, or HearthTier in "
-                "vLLM's TieringOffloadingSpec, which takes any topology (docs/vllm.md)")
-
-
-def _one_full_group(kv_cache_config: Any) -> int:
-    """The tokens of a block; refuses models whose layers keep different things."""
-    groups = kv_cache_config.kv_cache_groups
-    spec = groups[0].kv_cache_spec if groups else None
-    members = (list(spec.kv_cache_specs.values())
-               if isinstance(spec, UniformTypeKVCacheSpecs) else [spec])
-    if len(groups) != 1 or not all(isinstance(one, FullAttentionSpec) for one in members):
-        kinds = sorted({type(group.kv_cache_spec).__name__ for group in groups})
-        raise options.ConfigurationError(
-            f"{WHERE}: it takes models with one KV cache group of full attention, not "
-            f"{len(groups)} groups of {', '.join(kinds) or 'nothing'}. Start vLLM with "
-            "--disable-hybrid-kv-cache-manager if the model allows it, or use HearthTier in "
-            "vLLM's TieringOffloadingSpec (docs/vllm.md)")
-    return int(spec.block_size)

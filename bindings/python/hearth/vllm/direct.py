@@ -12,6 +12,7 @@ from typing import Any
 from vllm.logger import init_logger
 
 import hearth
+from hearth.vllm.options import REFUSALS
 from hearth.vllm.pages import Page
 from hearth.vllm.planner import Load, Save
 
@@ -42,6 +43,7 @@ class DirectMover:
         self._open: list[int] = [0] * len(pages.shards)  # batches out, by shard
         self._blocks: list[int] = []         # of the step's loads, in the order of the keys
         self._keys: list[bytes] = []
+        self._space: Any = None              # that the step loads from
         self._failed: dict[int, str] = {}
         self._saving: dict[int, tuple[list[bytes], list[int]]] = {}  # batch -> keys, blocks
         self._reading: dict[int, int] = {}   # block -> saves that read it
@@ -55,11 +57,12 @@ class DirectMover:
 
     # --- Loads ------------------------------------------------------------------------------
 
-    def load(self, loads: Sequence[Load]) -> None:
+    def load(self, loads: Sequence[Load], space: Any) -> None:
+        self._space = space
         self._keys = [key for load in loads for key in load.keys]
         self._blocks = [block for load in loads for block in load.blocks]
         self._failed = {}
-        piece, space = self._piece, self._worker.space
+        piece = self._piece
         for index, shard in enumerate(self._pages.shards):
             buffers: list[Any]
             if len(shard) == 1:
@@ -70,7 +73,7 @@ class DirectMover:
             try:
                 batch = self._gets.submit_get(
                     space, self._keys, buffers, shards=(index, 1), timeout=self._timeout)
-            except hearth.Error as error:
+            except REFUSALS as error:
                 logger.error("Hearth: loads could not be begun: %s", error)
                 self._failed.update(dict.fromkeys(self._blocks, "refused"))
                 return
@@ -102,11 +105,14 @@ class DirectMover:
                     broken.append(self._keys[index])
         if broken:
             # Still listed, but the device cannot read it: or it would be found again and again.
-            self._gets.submit_delete(self._worker.space, broken)
+            try:
+                self._gets.submit_delete(self._space, broken)
+            except REFUSALS as error:
+                logger.warning("Hearth: blocks that do not load stay listed: %s", error)
 
     # --- Saves ------------------------------------------------------------------------------
 
-    def save(self, saves: Sequence[Save]) -> int:
+    def save(self, saves: Sequence[Save], space: Any) -> int:
         """Begins saves; returns how many blocks were dropped since the device is behind."""
         dropped = 0
         pages = [page for shard in self._pages.shards for page in shard]
@@ -126,9 +132,9 @@ class DirectMover:
         buffers = [[piece(page, block) for page in pages] for block in blocks]
         try:
             batch = self._puts.submit_put(
-                self._worker.space, keys, buffers, parents=parents,
+                space, keys, buffers, parents=parents,
                 shard_lengths=self._pages.lengths, durability=self._durability)
-        except hearth.Error as error:
+        except REFUSALS as error:
             logger.error("Hearth: saves could not be begun: %s", error)
             return dropped + len(keys)
         self._saving[batch] = (keys, blocks)

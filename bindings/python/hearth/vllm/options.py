@@ -27,6 +27,10 @@ STORE_OPTIONS = frozenset({
 })
 
 
+# What a call of the store raises that it takes nothing of.
+REFUSALS = (hearth.Error, ValueError, TypeError, BufferError)
+
+
 class ConfigurationError(ValueError):
     """The engine's configuration cannot be used; the message says what to change."""
 
@@ -68,6 +72,15 @@ def number(where: str, name: str, value: Any, least: float, most: float) -> floa
     return result
 
 
+def whole(where: str, name: str, value: Any, least: int, most: int) -> int:
+    """`value` as a whole number between bounds: half a second to live is not 0, which is for ever.
+    """
+    result = number(where, name, value, least, most)
+    if result != int(result):
+        raise ConfigurationError(f"{where}: {name} must be a whole number, not {value}")
+    return value if isinstance(value, int) else int(result)
+
+
 def paths(where: str, given: Any, replica: int, replicas: int) -> list[str]:
     """The store's directories; one for each data-parallel replica, since one process holds it."""
     many = [given] if isinstance(given, (str, os.PathLike)) else given
@@ -99,16 +112,27 @@ def sized(where: str, store: dict[str, Any], block_bytes: int) -> dict[str, Any]
 
 
 _lock = threading.Lock()
-_open: dict[tuple[str, ...], tuple[hearth.Store, int]] = {}
+# Directories -> the store, how many hold it, and the options that it was opened with.
+_open: dict[tuple[str, ...], tuple[hearth.Store, int, dict[str, Any]]] = {}
 
 
 def acquire(where: str, directories: list[str], store: dict[str, Any]) -> hearth.Store:
-    """Opens the store, or shares the one that this process holds in these directories."""
+    """Opens the store, or shares the one that this process holds in these directories, which must
+    have been opened with the same options: they are the store's, not its users'."""
     key = tuple(os.path.realpath(path) for path in directories)
+    # What a block's size suggests is advice, and differs between users.
+    asked = {name: value for name, value in store.items()
+             if value is not None and name != "expected_block"}
     with _lock:
         if key in _open:
-            held, count = _open[key]
-            _open[key] = (held, count + 1)
+            held, count, options = _open[key]
+            for name in sorted(asked.keys() | options.keys()):
+                if asked.get(name) != options.get(name):
+                    raise ConfigurationError(
+                        f"{where}: the store in {', '.join(directories)} is open in this process "
+                        f"with {name} = {options.get(name)!r}, not {asked.get(name)!r}. Give both "
+                        "users the same options, or directories of their own")
+            _open[key] = (held, count + 1, options)
             return held
         for path in directories:
             os.makedirs(path, exist_ok=True)
@@ -123,7 +147,7 @@ def acquire(where: str, directories: list[str], store: dict[str, Any]) -> hearth
         # An index that is being rebuilt answers "not there" for blocks that are: an engine takes
         # longer to start than the store to find them all.
         opened.wait_recovered()
-        _open[key] = (opened, 1)
+        _open[key] = (opened, 1, asked)
         return opened
 
 
@@ -146,10 +170,10 @@ def _any_core() -> Iterator[None]:
 def release(store: hearth.Store) -> None:
     """Gives a share up; the last one closes the store."""
     with _lock:
-        for key, (held, count) in _open.items():
+        for key, (held, count, options) in _open.items():
             if held is store:
                 if count > 1:
-                    _open[key] = (held, count - 1)
+                    _open[key] = (held, count - 1, options)
                     return
                 del _open[key]
                 break

@@ -44,6 +44,8 @@ class Plan(KVConnectorMetadata):
     saves: list[Save] = field(default_factory=list)
     # Blocks that this step may write: saves that still read them must end first.
     written: list[int] = field(default_factory=list)
+    # How often the cache had been reset when the step was planned: see Worker.renew.
+    epoch: int = 0
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Planner:
         self._tracked: dict[str, Tracked] = {}
         self._found: dict[str, tuple[int, Sequence[int]]] = {}  # of the last lookup of a request
         self._loads: dict[str, Load] = {}
+        self._epoch = 0
 
     def keys(self, request: Any) -> list[bytes]:
         """The keys of the request's whole blocks, in order."""
@@ -113,7 +116,7 @@ class Planner:
 
     def plan(self, output: Any) -> Plan:
         """The plan of a step that vLLM has just put together."""
-        plan = Plan(loads=list(self._loads.values()))
+        plan = Plan(loads=list(self._loads.values()), epoch=self._epoch)
         loading = self._loads
         self._loads = {}
         for new in output.scheduled_new_reqs:
@@ -180,10 +183,12 @@ class Planner:
         if self._loads.pop(name, None) is not None:
             self._client.hint_cancel(number(name))
 
-    def purge(self) -> bool:
-        """The engine's weights have changed: what is stored is of no use any more."""
+    def renew(self) -> bool:
+        """The engine's weights may have changed: nothing of what is stored is found from now on.
+        Plans say so too, so that it holds even where the worker does not answer."""
         self._found.clear()
-        return self._client.purge()
+        self._epoch += 1
+        return self._client.renew(self._epoch)
 
 
 def number(request: str) -> int:

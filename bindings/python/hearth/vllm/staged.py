@@ -22,8 +22,7 @@ from typing import Any, Optional
 import torch
 from vllm.logger import init_logger
 
-import hearth
-from hearth.vllm.options import SHARD_ALIGNMENT, ConfigurationError
+from hearth.vllm.options import REFUSALS, SHARD_ALIGNMENT, ConfigurationError
 from hearth.vllm.pages import WHERE
 from hearth.vllm.planner import Load, Save
 
@@ -65,7 +64,8 @@ class SaveJob:
     """Blocks on their way from the GPU to the store."""
 
     def __init__(self, save_keys: list[bytes], parents: list[Any], blocks: list[int],
-                 cells: list[list[int]]) -> None:
+                 cells: list[list[int]], space: Any) -> None:
+        self.space = space
         self.keys, self.parents, self.blocks, self.cells = save_keys, parents, blocks, cells
         self.copied: Any = None  # the event after the copy to host memory
 
@@ -99,17 +99,20 @@ class StagedMover:
         self._busy: deque[tuple[Any, list[int]]] = deque()  # event, cells still read by the GPU
         self._keys: list[bytes] = []
         self._blocks: list[int] = []
+        self._space: Any = None                             # that the step loads from
         self._failed: dict[int, str] = {}
         self._jobs: queue.Queue[Optional[SaveJob]] = queue.Queue()
         self._saving: list[SaveJob] = []
         self._lock = threading.Lock()
         self._outcomes: list[Any] = []
+        self._lost = 0                                      # blocks of saves that raised
         self._thread = threading.Thread(target=self._put_jobs, name="hearth-saves", daemon=True)
         self._thread.start()
 
     # --- Loads ------------------------------------------------------------------------------
 
-    def load(self, loads: Sequence[Load]) -> None:
+    def load(self, loads: Sequence[Load], space: Any) -> None:
+        self._space = space
         self._keys = [key for load in loads for key in load.keys]
         self._blocks = [block for load in loads for block in load.blocks]
         self._failed = {}
@@ -136,10 +139,10 @@ class StagedMover:
             length = self._pages.lengths[shard]
             try:
                 batch = self._gets.submit_get(
-                    self._worker.space, [self._keys[index] for index in now],
+                    self._space, [self._keys[index] for index in now],
                     [self._cells.piece(cell, length) for cell in cells],
                     shards=(shard, 1), timeout=self._timeout)
-            except hearth.Error as error:
+            except REFUSALS as error:
                 logger.error("Hearth: loads could not be begun: %s", error)
                 self._cells.give(cells)
                 for index in now:
@@ -169,7 +172,10 @@ class StagedMover:
                         if result.status == "failed":
                             broken.append(self._keys[index])
             if broken:
-                self._gets.submit_delete(self._worker.space, broken)
+                try:
+                    self._gets.submit_delete(self._space, broken)
+                except REFUSALS as error:
+                    logger.warning("Hearth: blocks that do not load stay listed: %s", error)
             event = self._event()
             self._arrived[shard] = event
             self._busy.append((event, cells))
@@ -190,10 +196,10 @@ class StagedMover:
 
     # --- Saves ------------------------------------------------------------------------------
 
-    def save(self, saves: Sequence[Save]) -> int:
+    def save(self, saves: Sequence[Save], space: Any) -> int:
         shards = len(self._pages.shards)
         keep = self._cells.count // 2
-        job = SaveJob([], [], [], [])
+        job = SaveJob([], [], [], [], space)
         dropped = 0
         while self._busy and (self._busy[0][0] is None or self._busy[0][0].query()):
             self._cells.give(self._busy.popleft()[1])
@@ -226,27 +232,33 @@ class StagedMover:
         """The thread of saves: one job after the other, as their bytes arrive in host memory."""
         lengths = self._pages.lengths
         while (job := self._jobs.get()) is not None:
-            if job.copied is not None:
-                job.copied.synchronize()
             results: Sequence[Any] = ()
+            lost = len(job.keys)
             try:
-                results = self._worker.space.put(
+                if job.copied is not None:
+                    job.copied.synchronize()
+                results = job.space.put(
                     job.keys,
                     [[self._cells.piece(cell, length) for cell, length in zip(cells, lengths)]
                      for cells in job.cells],
                     parents=job.parents, shard_lengths=lengths, durability=self._durability)
-            except hearth.Error as error:
+                lost = 0
+            except Exception as error:  # a GPU's too: the thread must go on, or its cells are gone
                 logger.error("Hearth: saves failed: %s", error)
-            for cells in job.cells:
-                self._cells.give(cells)
-            with self._lock:
-                self._saving.remove(job)
-                self._outcomes.extend(results)
+            finally:
+                for cells in job.cells:
+                    self._cells.give(cells)
+                with self._lock:
+                    self._saving.remove(job)
+                    self._outcomes.extend(results)
+                    self._lost += lost
 
     def poll(self) -> None:
         """Takes the figures of saves that ended; they belong to the worker's thread."""
         with self._lock:
             outcomes, self._outcomes = self._outcomes, []
+            lost, self._lost = self._lost, 0
+        self._worker.stats.add("saves_dropped", lost, "error")
         for result in outcomes:
             self._worker.stats.add("saved_blocks", 1, result.status)
             if result.status == "stored":

@@ -91,8 +91,8 @@ class HearthTier(SecondaryTierManager):
         self._durability: str = mine["durability"]
         self._timeout = options.number(
             WHERE, "load_timeout_s", mine["load_timeout_s"], 0.001, 86400.0)
-        ttl = int(options.number(WHERE, "ttl_seconds", mine["ttl_seconds"], 0, 2**31))
-        cap = int(options.number(WHERE, "cap_bytes", mine["cap_bytes"], 0, 2**62))
+        ttl = options.whole(WHERE, "ttl_seconds", mine["ttl_seconds"], 0, 2**31)
+        cap = options.whole(WHERE, "cap_bytes", mine["cap_bytes"], 0, 2**62)
         try:
             self.locality = None if mine["locality"] is None else Locality(mine["locality"])
         except ValueError:
@@ -103,6 +103,7 @@ class HearthTier(SecondaryTierManager):
             raise options.ConfigurationError(
                 f"{WHERE}: the primary tier's memory must be a writable table of rows without gaps")
         row = self.block_size_bytes
+        fields = spaces.of_tier(WHERE, offloading_spec, row, str(mine["salt"]))
         parallel = offloading_spec.config.parallel
         where = options.paths(
             WHERE, mine["path"], parallel.data_parallel_index, parallel.data_parallel_size)
@@ -122,9 +123,7 @@ class HearthTier(SecondaryTierManager):
             store.setdefault("memory", "256MiB")
         self._store = options.acquire(WHERE, where, options.sized(WHERE, store, row))
         try:
-            self._space = self._store.namespace(
-                spaces.of_tier(offloading_spec, row, str(mine["salt"])),
-                ttl_seconds=ttl, cap_bytes=cap)
+            self._space = self._store.namespace(fields, ttl_seconds=ttl, cap_bytes=cap)
             self._region = self._register(primary_kv_view)
             self._queue = self._store.queue()
         except BaseException:
@@ -218,8 +217,9 @@ class HearthTier(SecondaryTierManager):
                     parents=[parents[index] for index in indices],
                     durability=self._durability,
                     replace=any(key in self._avoid for key in keys))
-        except hearth.Error as error:
-            # Nothing was handed over: the whole job failed, which vLLM understands.
+        except options.REFUSALS as error:
+            # Nothing was handed over: the whole job failed, which vLLM understands. It must not be
+            # raised: vLLM has the job on its list already, and would wait for its end for ever.
             logger.error("Hearth took none of job %d: %s", transfer.job.job_id, error)
             self._ended.append(self._finish(transfer))
             return
@@ -363,7 +363,7 @@ class HearthTier(SecondaryTierManager):
         """A hint is advice: one that is not taken must not stop the engine."""
         try:
             self._store.hint(kind, **what)
-        except hearth.Error as error:
+        except options.REFUSALS as error:
             logger.warning_once("Hearth took no hint: %s", error)
 
     # --- Events and figures ------------------------------------------------------------------

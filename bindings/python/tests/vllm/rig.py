@@ -43,7 +43,7 @@ def config(tiers: Sequence[dict[str, Any]], chunks: int, *, row: int = ROW, mode
 
 def hearth_tier(path: Any, **more: Any) -> dict[str, Any]:
     return {"type": "HearthTier", "module_path": "hearth.vllm", "path": str(path),
-            **SMALL_STORE, **more}
+            "salt": "rig", **SMALL_STORE, **more}
 
 
 def keys(count: int, name: str = "k") -> list[bytes]:

@@ -169,6 +169,21 @@ def test_a_corrupted_store_gives_the_same_output(bench, policy):
     assert furthest(second, reference) < TOLERANCE  # the store has dropped what failed
 
 
+def test_a_corrupted_store_with_speculative_decoding_gives_the_same_output(bench):
+    """vLLM asks for failed blocks before the draft model runs, and so before the saves."""
+    store = copy(bench, "corrupt-speculative")
+    assert flip_blocks(store) > 20
+    draft = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 3}
+    done = run(bench["model"], "hearth",
+               [{"generate": PROMPTS, "new": 3}, {"generate": PROMPTS, "new": 3}],
+               extra={"path": str(store)}, engine={**ENGINE, "speculative_config": draft})
+    assert "answers" in done, done
+    assert "did not load (failed-check)" in done["log"]
+    reference = bench["off"]["answers"][0]
+    assert furthest(done["answers"][0], reference) < TOLERANCE
+    assert furthest(done["answers"][1], reference) < TOLERANCE
+
+
 def test_removed_segments_give_the_same_output(bench):
     store = copy(bench, "removed")
     for path in store.rglob("segment-*"):
@@ -222,7 +237,8 @@ def test_the_path_of_gpus_on_host_memory(bench, tmp_path):
     assert furthest(again, first) < TOLERANCE and furthest(purged, first) < TOLERANCE
 
 
-def create(bench: Any, changes: dict[str, Any], extra: dict[str, Any], groups: Any = None) -> None:
+def create(bench: Any, changes: dict[str, Any], extra: dict[str, Any], groups: Any = None,
+           **scheduler: Any) -> None:
     """vLLM's own configuration and factory, up to the connector's constructor."""
     import torch
     from vllm.config import KVTransferConfig
@@ -235,8 +251,11 @@ def create(bench: Any, changes: dict[str, Any], extra: dict[str, Any], groups: A
         model=str(bench["model"]), skip_tokenizer_init=True, enforce_eager=True,
         kv_transfer_config=KVTransferConfig(
             kv_connector="HearthConnector", kv_connector_module_path="hearth.vllm",
-            kv_role="kv_both", kv_connector_extra_config=extra), **changes)
+            kv_role="kv_both", kv_connector_extra_config=extra,
+            kv_load_failure_policy="recompute"), **changes)
     config = arguments.create_engine_config()
+    for name, value in scheduler.items():
+        setattr(config.scheduler_config, name, value)  # what vLLM turns off on CPUs
     full = FullAttentionSpec(block_size=16, num_kv_heads=4, head_size=64, dtype=torch.bfloat16)
     caches = KVCacheConfig(8, [], groups or [KVCacheGroupSpec(["layer"], full)])
     KVConnectorFactory.create_connector(config, KVConnectorRole.SCHEDULER, caches)
@@ -250,10 +269,41 @@ def create(bench: Any, changes: dict[str, Any], extra: dict[str, Any], groups: A
     ({}, {"shard_byte": 1}, "did you mean 'shard_bytes'"),
     ({}, {"shard_bytes": "many"}, "shard_bytes must be a number"),
     ({}, {"durability": "eternal"}, "durability is volatile"),
+    ({}, {"ttl_seconds": 0.5}, "ttl_seconds must be a whole number"),
 ])
 def test_what_cannot_work_is_refused_by_name(bench, changes, extra, words):
     with pytest.raises(ValueError, match=words):
         create(bench, changes, {"path": "/nowhere", **STORE, **extra})
+
+
+def test_what_would_give_out_wrong_tokens_is_refused(bench, monkeypatch):
+    """refusals.py, as the connector's constructor asks it."""
+    import torch
+    from vllm.engine.arg_utils import EngineArgs
+    from vllm.v1.kv_cache_interface import (
+        FullAttentionSpec,
+        KVCacheGroupSpec,
+        UniformTypeKVCacheSpecs,
+    )
+
+    where = {"path": "/nowhere", **STORE}
+    with pytest.raises(ValueError, match="--no-async-scheduling"):
+        create(bench, {}, where, async_scheduling=True)
+    shape = {"block_size": 16, "num_kv_heads": 4, "head_size": 64}
+    mixed = UniformTypeKVCacheSpecs(16, {
+        "a": FullAttentionSpec(**shape, dtype=torch.bfloat16),
+        "b": FullAttentionSpec(**shape, dtype=torch.float32)})
+    original = EngineArgs.create_engine_config
+
+    def second(arguments: Any) -> Any:
+        config = original(arguments)
+        # Only where there is a GPU vLLM takes its second model runner.
+        monkeypatch.setattr(type(config), "use_v2_model_runner", True)
+        return config
+
+    monkeypatch.setattr(EngineArgs, "create_engine_config", second)
+    with pytest.raises(ValueError, match="VLLM_USE_V2_MODEL_RUNNER=0"):
+        create(bench, {}, where, [KVCacheGroupSpec(["a", "b"], mixed)])
 
 
 def test_hybrid_models_are_refused(bench):

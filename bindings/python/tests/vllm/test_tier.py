@@ -129,7 +129,7 @@ def test_a_change_of_the_engine_is_a_miss(change, store_path):
     rig.store(wanted)
     rig.close()
     change = dict(change)
-    salt = change.pop("salt", "")
+    salt = change.pop("salt", "rig")
     rig = Rig([hearth_tier(store_path, salt=salt)], **change)
     assert rig.look(wanted) == [MISS] * 8
     rig.store(wanted)
