@@ -85,7 +85,8 @@ def main() -> None:
     model, mode, folder = sys.argv[1:4]
     sessions, turns, tokens, new, kv_tokens = (int(word) for word in sys.argv[4:9])
     gap = float(sys.argv[9])
-    extra = {"hearth": {"path": folder, "capacity": "8GiB"},
+    # Little memory, so that what returns comes from the device.
+    extra = {"hearth": {"path": folder, "capacity": "8GiB", "memory": "192MiB"},
              "example": {"shared_storage_path": folder}}.get(mode, {})
     llm = engine.start({
         "model": model, "connector": mode, "extra": extra, "steps": [],
