@@ -86,7 +86,7 @@ def main() -> None:
     sessions, turns, tokens, new, kv_tokens = (int(word) for word in sys.argv[4:9])
     gap = float(sys.argv[9])
     # Little memory, so that what returns comes from the device.
-    extra = {"hearth": {"path": folder, "capacity": "8GiB", "memory": "192MiB"},
+    extra = {"hearth": {"path": folder, "capacity": "8GiB", "memory": "256MiB"},
              "example": {"shared_storage_path": folder}}.get(mode, {})
     llm = engine.start({
         "model": model, "connector": mode, "extra": extra, "steps": [],
