@@ -267,8 +267,9 @@ final class Queue: @unchecked Sendable {
         if !isTaken {
             // Closed: nobody calls back any more.
             pthread_mutex_lock(lock)
-            underWay.subtract(localTail - localHead, ordering: .sequentiallyConsistent)
+            let before = used
             _ = takeArrivals(Int.max) { _ in }
+            underWay.subtract(before - used, ordering: .sequentiallyConsistent)
             pthread_mutex_unlock(lock)
             wake()
         }

@@ -44,7 +44,6 @@ struct Lister {
     var walk = Walk.none
     var generation: UInt64 = 0
     var pagesRead: UInt32 = 0
-    var errno: Int32 = 0
     var stop: Stop?
     /// Made with the first listing.
     var memory: UnsafeMutableRawPointer?

@@ -53,7 +53,7 @@ package final class LogStore {
     let bouncePool: MemoryPool
     let manifestPool: MemoryPool
     let reclaimPool: MemoryPool
-    var lister = Lister()
+    @exclusivity(unchecked) var lister = Lister()
     /// Made when recovery has ended.
     var checkpointPool: MemoryPool?
     var checkpointHeaderMemory: UnsafeMutableRawPointer?

@@ -180,6 +180,7 @@ package final class StagedStore {
     @inline(__always)
     package func prefetchNext(_ fingerprint: Fingerprint) { lookAhead.prefetchNext(fingerprint) }
 
+    /// Takes an operation whose fingerprint nobody has made yet.
     package func submit(_ operation: StoreOperation) -> Bool {
         submit(operation, fingerprint(operation))
     }
