@@ -10,7 +10,8 @@ package final class SystemClock: Clock, Sendable {
 
     package var wallSeconds: UInt32 {
         var time = timespec()
-        clock_gettime(CLOCK_REALTIME, &time)
+        // A few milliseconds late, and a fifth of the cost: it is read at each lookup.
+        clock_gettime(CLOCK_REALTIME_COARSE, &time)
         return UInt32(clamping: time.tv_sec)
     }
 

@@ -71,21 +71,7 @@ extension Session {
             into.update(repeating: false, count: keys.count)
             return
         }
-        // A few keys find room on the stack, where more would have to be allocated: engines ask
-        // for one key at a time.
-        if keys.count <= 32 {
-            contains(keys, namespace, into, inPartsOf: 32)
-        } else {
-            contains(keys, namespace, into, inPartsOf: 256)
-        }
-    }
-
-    /// The same, `part` keys at a time; inlined, so that the room's size is known when compiled.
-    @inline(__always)
-    private func contains(
-        _ keys: UnsafeBufferPointer<UnsafeRawBufferPointer>, _ namespace: Namespace,
-        _ into: UnsafeMutablePointer<Bool>, inPartsOf part: Int
-    ) {
+        let part = 64  // room that is still on the stack
         withUnsafeTemporaryAllocation(of: Fingerprint.self, capacity: part) { room in
             var start = 0
             while start < keys.count {
@@ -100,6 +86,11 @@ extension Session {
                 start += count
             }
         }
+    }
+
+    /// The same for one.
+    package func contains(_ key: UnsafeRawBufferPointer, in namespace: Namespace) -> Bool {
+        !namespace.isPurged && shared.contains(shared.fingerprint(namespace.instance, key))
     }
 }
 

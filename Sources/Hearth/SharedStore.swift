@@ -65,6 +65,14 @@ final class SharedStore: Sendable {
         }
     }
 
+    /// The same for one: engines ask key by key.
+    func contains(_ fingerprint: Fingerprint) -> Bool {
+        let now = engine.clock.wallSeconds
+        if index.contains(fingerprint, now: now) { return true }
+        let key = StagingKey(hi: fingerprint.hi, lo: fingerprint.lo)
+        return residents?.contains(key, now: now) ?? false
+    }
+
     func contains(
         _ fingerprints: UnsafeBufferPointer<Fingerprint>, into: UnsafeMutablePointer<Bool>
     ) {

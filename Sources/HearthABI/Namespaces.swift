@@ -64,6 +64,18 @@ public func hearthNamespacePurge(_ space: UInt64) -> Int32 {
     }
 }
 
+extension OpenNamespace {
+    /// Whether one key is there. Engines ask for one key at a time, and then a list, its checks and
+    /// its room would cost more than the answer.
+    func contains(
+        _ data: UnsafeRawPointer?, _ bytes: UInt64, _ key: hearth_span
+    ) throws(Failure) -> Bool {
+        let data = try BatchData(data, bytes)
+        try KeyList.check(key, in: data, 0)
+        return store.session.contains(data.bytes(key), in: space)
+    }
+}
+
 /// Keys as the store reads them, a part at a time.
 private struct KeyList {
     let data: BatchData
@@ -79,34 +91,23 @@ private struct KeyList {
         self.keys = keys
         if count > 0 {
             let keys = try given(keys, "keys")
-            for index in 0..<Int(count) {
-                try self.data.check(keys[index], "keys[\(index)]")
-                guard (1...512).contains(keys[index].length) else {
-                    throw .argument(
-                        "keys[\(index)]: \(keys[index].length) bytes: a key has 1 to 512.")
-                }
-            }
+            for index in 0..<Int(count) { try Self.check(keys[index], in: self.data, index) }
         }
     }
 
-    /// Asks in parts; `body` gets what each part found, and whether to go on is its answer. A few
-    /// keys find room on the stack: engines ask for one key at a time.
+    static func check(_ key: hearth_span, in data: BatchData, _ index: Int) throws(Failure) {
+        try data.check(key, "keys[\(index)]")
+        guard (1...512).contains(key.length) else {
+            throw .argument("keys[\(index)]: \(key.length) bytes: a key has 1 to 512.")
+        }
+    }
+
+    /// Asks in parts; `body` gets what each part found, and whether to go on is its answer.
     func ask(
         _ space: OpenNamespace, _ body: (UnsafePointer<Bool>, Int) -> Bool
     ) {
-        if count <= 32 {
-            ask(space, inPartsOf: 32, body)
-        } else {
-            ask(space, inPartsOf: 256, body)
-        }
-    }
-
-    /// Inlined, so that the room's size is known when compiled.
-    @inline(__always)
-    private func ask(
-        _ space: OpenNamespace, inPartsOf most: Int, _ body: (UnsafePointer<Bool>, Int) -> Bool
-    ) {
         guard let keys else { return }
+        let most = 64  // room that is still on the stack
         withUnsafeTemporaryAllocation(of: UnsafeRawBufferPointer.self, capacity: most) { list in
             withUnsafeTemporaryAllocation(of: Bool.self, capacity: most) { found in
                 guard let base = found.baseAddress else { return }
@@ -134,6 +135,11 @@ public func hearthContains(
 ) -> Int64 {
     call { () throws(Failure) in
         let namespace = try OpenNamespace.find(space)
+        if count == 1, let keys, let found {
+            let isThere = try namespace.contains(data, dataBytes, keys.pointee)
+            found.pointee = isThere ? 1 : 0
+            return isThere ? 1 : 0
+        }
         let list = try KeyList(data, dataBytes, keys, count)
         if count == 0 { return 0 }
         let into = try given(found, "found")

@@ -100,6 +100,8 @@ package final class LogStore {
     /// Requests that the driver had no room for.
     let backlog: RequestQueue
     let completions: UnsafeMutableBufferPointer<IOCompletion>
+    /// What the completion before moved, bytes: what the next ones are taken to move.
+    @exclusivity(unchecked) private var lastBytes = 4096
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
     @exclusivity(unchecked) package internal(set) var readOnly = false
@@ -180,17 +182,23 @@ package final class LogStore {
 
     // MARK: The pump
 
+    /// A turn takes about so many bytes of completions and then lets callers refill the device:
+    /// checking all of a deep queue of large reads at once leaves the device with little to do.
+    private static let turnBytes = 256 << 10
+
     /// Reaps what has finished, advances every machine, hands new requests to the driver. Returns
     /// whether anything happened.
     @discardableResult
     package func pump() -> Bool {
         var progressed = false
         while true {
-            let count = driver.reap(completions)
+            let room = min(completions.count, max(1, Self.turnBytes / lastBytes))
+            let count = driver.reap(UnsafeMutableBufferPointer(rebasing: completions[..<room]))
             if count == 0 { break }
             progressed = true
             for index in 0..<count { dispatch(completions[index]) }
-            if count < completions.count { break }
+            lastBytes = max(1, Int(completions[count - 1].result))
+            if count < room || room < completions.count { break }
         }
         backlog.drain(into: driver)
         if recovery != nil { progressed = advanceRecovery() || progressed }
