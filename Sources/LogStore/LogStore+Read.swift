@@ -349,8 +349,25 @@ extension LogStore {
             && slot.pointee.ownTable == nil
         {
             guard adoptTable(operation, identity, memory) else { return false }
+        } else if !isTableWhole(operation, memory) {
+            return false
         }
         return verifyShards(operation, identity, memory)
+    }
+
+    /// An image that was read with its table is served by that table later, so it must be the one
+    /// that was checked.
+    private func isTableWhole(_ operation: Int32, _ memory: PieceMemory) -> Bool {
+        let slot = operations.slots + Int(operation)
+        let layout = layout(slot.pointee.entry)
+        let at = layout.tableOffset - slot.pointee.rangeStart
+        guard at >= 0, layout.tableOffset + layout.tableBytes <= slot.pointee.rangeEnd else {
+            return true
+        }
+        let table =
+            slot.pointee.ownTable.map { UnsafeRawPointer($0) }
+            ?? tables.pointer(slot.pointee.table)
+        return memory.equals(at: at, table, count: layout.tableBytes)
     }
 
     private func verifyShards(
@@ -385,6 +402,15 @@ extension LogStore {
         let at = layout.tableOffset - slot.pointee.rangeStart
         guard at >= 0, layout.tableOffset + layout.tableBytes <= slot.pointee.rangeEnd else {
             return false
+        }
+        if let present = tables.find(slot.pointee.fingerprint, slot.pointee.entry) {
+            // Checked when it came here; this one may not be as good.
+            guard memory.equals(at: at, tables.pointer(present), count: layout.tableBytes) else {
+                return false
+            }
+            tables.retain(present)
+            slot.pointee.table = present
+            return true
         }
         guard let table = tables.insert(slot.pointee.fingerprint, slot.pointee.entry) else {
             // Every place is in use by a read: this one keeps a table of its own.

@@ -100,7 +100,9 @@ package final class LogStore {
     /// Requests that the driver had no room for.
     let backlog: RequestQueue
     let completions: UnsafeMutableBufferPointer<IOCompletion>
-    /// What the completion before moved, bytes: what the next ones are taken to move.
+    /// What this turn takes, and what the completion before moved (what the next ones are taken to
+    /// move), bytes.
+    @exclusivity(unchecked) private var turnBytes = 4096
     @exclusivity(unchecked) private var lastBytes = 4096
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
@@ -182,9 +184,10 @@ package final class LogStore {
 
     // MARK: The pump
 
-    /// A turn takes about so many bytes of completions and then lets callers refill the device:
-    /// checking all of a deep queue of large reads at once leaves the device with little to do.
-    private static let turnBytes = 256 << 10
+    /// A turn takes about so many bytes of completions, each further one of a burst twice as many,
+    /// and in between callers refill the device: checking a whole burst of large reads first would
+    /// leave the device with nothing to do.
+    private static let firstTurnBytes = 64 << 10
 
     /// Reaps what has finished, advances every machine, hands new requests to the driver. Returns
     /// whether anything happened.
@@ -192,8 +195,9 @@ package final class LogStore {
     package func pump() -> Bool {
         var progressed = false
         while true {
-            let room = min(completions.count, max(1, Self.turnBytes / lastBytes))
+            let room = min(completions.count, max(1, turnBytes / lastBytes))
             let count = driver.reap(UnsafeMutableBufferPointer(rebasing: completions[..<room]))
+            turnBytes = count < room ? Self.firstTurnBytes : min(2 * turnBytes, 1 << 30)
             if count == 0 { break }
             progressed = true
             for index in 0..<count { dispatch(completions[index]) }

@@ -1,6 +1,7 @@
 // PieceMemory: the host memory behind a list of pieces, as if it were one stretch of bytes.
 
 import BlockIO
+import Glibc
 import SegmentFormat
 
 package struct PieceMemory {
@@ -50,6 +51,15 @@ package struct PieceMemory {
         _ = forEachRun(from: at, count: wanted) { address, length, done in
             (target + done).copyMemory(from: address, byteCount: length)
         }
+    }
+
+    /// Whether a stretch holds the same bytes.
+    package func equals(at: Int, _ other: UnsafeRawPointer, count wanted: Int) -> Bool {
+        var same = true
+        let whole = forEachRun(from: at, count: wanted) { address, length, done in
+            same = same && memcmp(address, other + done, length) == 0
+        }
+        return whole && same
     }
 
     package func write(at: Int, _ source: UnsafeRawPointer, count wanted: Int) {

@@ -207,8 +207,11 @@ extension LogStore {
         return false
     }
 
-    /// Whether there are segments for both copies of what a segment of records may hold.
-    func canCarry(_ segment: Segment) -> Bool {
+    /// Whether there are segments for both copies of what a segment of records may hold, and
+    /// emptying it gains anything: records move from one new segment to the next without end if
+    /// all of them are needed (`oldest`: the lowest version of a value elsewhere) and the open
+    /// segments have no room for them.
+    func canCarry(_ segment: Segment, oldest: UInt64) -> Bool {
         let first = writableDevice(after: -1)
         let second = writableDevice(after: first)
         // Carried on, records take no more pages than in the footer (or seven of the longest a
@@ -218,6 +221,7 @@ extension LogStore {
         if hasRecordRoom(.recordsA, first, pages) && hasRecordRoom(.recordsB, second, pages) {
             return true
         }
+        if segment.minVersion > oldest { return false }
         if first == second { return reclaimers[first].clean.count >= 2 }
         return !reclaimers[first].clean.isEmpty && !reclaimers[second].clean.isEmpty
     }
@@ -251,10 +255,11 @@ extension LogStore {
             }
             if configuration.mode == .store && state.pointee.liveBlocks > 0 { continue }
             // Records that an old value may still need are carried on, which takes room elsewhere.
-            if state.pointee.minValueVersion == UInt64.max && !canCarry(state.pointee),
-                oldestValue(except: id) < state.pointee.maxVersion
-            {
-                continue
+            if state.pointee.minValueVersion == UInt64.max {
+                let oldest = oldestValue(except: id)
+                if oldest < state.pointee.maxVersion, !canCarry(state.pointee, oldest: oldest) {
+                    continue
+                }
             }
             if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
                 best = id

@@ -121,11 +121,11 @@ import Testing
 
     private func shard(
         _ world: World, _ space: UInt16, _ value: [UInt8], _ number: Int,
-        sourceLocation: SourceLocation = #_sourceLocation
+        mode: GetMode = .direct, sourceLocation: SourceLocation = #_sourceLocation
     ) -> MissReason? {
         let length = Int(Self.shards[number])
         let start = Int(Self.shards[..<number].reduce(0, +))
-        let (answer, bytes) = world.get("s", space, length: length) {
+        let (answer, bytes) = world.get("s", space, length: length, mode: mode) {
             $0.firstShard = number
             $0.shardCount = 1
         }
@@ -206,6 +206,28 @@ import Testing
         #expect(whole.status == .miss, "without its table nothing of it can be checked")
         #expect(world.put("s", space, value, shards: Self.shards).status == .stored)
         #expect(shard(world, space, value, 1) == nil)
+        world.checkAccounts()
+    }
+
+    /// A good table in memory does not vouch for the one in an image that is read whole and served
+    /// by its own table later.
+    @Test(arguments: [false, true]) func aFlippedBitInTheTableOfAnImage(aligned: Bool) throws {
+        let world = try World()
+        let space = world.namespace(aligned: aligned)
+        let total = Int(Self.shards.reduce(0, +))
+        let value = payload("s", revision: 0, length: total)
+        #expect(world.put("s", space, value, shards: Self.shards).status == .stored)
+        world.kill()
+        try world.open()
+        #expect(shard(world, space, value, 1) == nil, "it brings the table into the cache")
+        var place = try world.place("s", space)
+        let table = aligned ? 0 : (total + 7) / 8 * 8
+        place.page += table / pageBytes
+        world.flip(place, byte: table % pageBytes + 1)  // the first shard's length
+        let before = world.store.log.statistics.checkFailures
+        #expect(shard(world, space, value, 2, mode: .cached) == .failedCheck)
+        #expect(world.store.log.statistics.checkFailures == before + 2)
+        #expect(shard(world, space, value, 2, mode: .cached) == .failedCheck)
         world.checkAccounts()
     }
 
