@@ -26,8 +26,9 @@ extension Configuration {
         let devices = UInt64(max(1, directories.count))
         let full = blocks / perSegment + (blocks % perSegment == 0 ? 0 : 1)
         // On each device: the open fresh segment, one being emptied, the clean ones kept ahead, two
-        // of records, and in cache mode one for blocks carried out of a victim.
-        let kept = UInt64(2 + cleanSegments + 2 + (mode == .cache ? 1 : 0))
+        // of records, and for blocks carried out of a victim the open one, and in store mode one
+        // more.
+        let kept = UInt64(2 + cleanSegments + 2 + (mode == .cache ? 1 : 2))
         let perDevice = full / devices + (full % devices == 0 ? 0 : 1) + kept
         let (bytes, overflow) = perDevice.multipliedReportingOverflow(by: devices * segment)
         if overflow || bytes > most { return most }

@@ -59,10 +59,11 @@ extension Configuration {
     }
 
     private static let groupGapBytes = 128 << 10
-    /// Bounce pages (5 MiB), checkpoint chunks (5), manifest copies, touches, request queues.
-    private static let fixedBytes = 18 << 20
-    /// What reclaim reads at once.
-    private static let deviceBytes = 1 << 20
+    /// Bounce pages (5 MiB), checkpoint chunks (5), manifest copies, touches, request
+    /// queues, ghosts (1).
+    private static let fixedBytes = 20 << 20
+    /// What reclaim reads at once, records and blocks, and what it knows of a victim.
+    private static let deviceBytes = 6 << 20
 
     /// Bytes of an index: buckets of 320 bytes for 8 entries, filled to 95 %.
     static func indexBytes(entries: Int) -> Int {
@@ -159,6 +160,17 @@ extension Configuration {
         try Self.check("groupBytes", groupBytes, in: 64 << 10...8 << 20, multipleOf: 4096)
         try Self.check("groupBuffers", groupBuffers, in: 4...256)
         try Self.check("cleanSegments", cleanSegments, in: 1...64)
+        try Self.check("writeAmplification", writeAmplification, in: 1...4)
+        try Self.check("heatHalfLife", heatHalfLife, in: 0.01...100)
+    }
+
+    private static func check(
+        _ option: String, _ value: Double, in range: ClosedRange<Double>
+    ) throws(HearthError) {
+        if range.contains(value) { return }
+        throw HearthError(
+            .configuration, operation: "validate", subject: option,
+            advice: "\(value) is out of range: give \(range.lowerBound) to \(range.upperBound).")
     }
 
     private static func check(

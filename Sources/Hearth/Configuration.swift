@@ -98,6 +98,13 @@ public struct Configuration: Sendable {
     public var groupBuffers = 8
     /// Clean segments kept ahead on each device. Default 2; 1 to 64.
     public var cleanSegments = 2
+    /// Cache mode: the most bytes written for each value byte admitted, on average since open.
+    /// What is left below it goes to writing blocks that are asked for again when their segment is
+    /// needed. Default 1.15; 1 (never again) to 4.
+    public var writeAmplification = 1.15
+    /// Cache mode: after how many value bytes admitted, as a share of the capacity, what is known
+    /// of how often a block is asked for counts half. Default 0.5; 0.01 to 100.
+    public var heatHalfLife = 0.5
 
     /// Who holds the store's lock, told to whoever finds it locked. Default: process id and name.
     public var holder: String?
@@ -149,6 +156,8 @@ public struct Configuration: Sendable {
         made.groupBuffers = groupBuffers
         made.operations = operationsInFlight
         made.cleanSegments = cleanSegments
+        made.writeAmplification = writeAmplification
+        made.heatHalfLife = heatHalfLife
         made.tableCacheBytes = tables
         made.allowAbsent = allowAbsentMembers
         made.holder = holder ?? ProcessName.current

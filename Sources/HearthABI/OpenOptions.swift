@@ -57,6 +57,8 @@ struct OpenOptions {
         case "group": configuration.groupBytes = try Self.bytes(name, value)
         case "group_buffers": configuration.groupBuffers = try Self.bytes(name, value)
         case "clean_segments": configuration.cleanSegments = try Self.bytes(name, value)
+        case "write_amplification": configuration.writeAmplification = try Self.number(name, value)
+        case "heat_half_life": configuration.heatHalfLife = try Self.number(name, value)
         case "allow_absent":
             guard value == "0" || value == "1" else {
                 throw .argument("option \(name)=\(value): give 0 or 1.")
@@ -105,6 +107,14 @@ struct OpenOptions {
             throw .argument("option \(name)=\(value): give \(names.joined(separator: " or ")).")
         }
         return choice
+    }
+
+    /// A decimal number, such as 1.15.
+    private static func number(_ name: String, _ value: String) throws(Failure) -> Double {
+        guard let number = Double(value), number.isFinite else {
+            throw .argument("option \(name)=\(value): give a number, such as 1.15.")
+        }
+        return number
     }
 
     private static func bytes(_ name: String, _ value: String) throws(Failure) -> Int {

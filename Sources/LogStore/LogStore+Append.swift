@@ -186,6 +186,7 @@ extension LogStore {
     private func foundPresent(_ operation: Int32, _ existing: IndexEntry) {
         let slot = operations.slots + Int(operation)
         slot.pointee.entry = existing
+        heat.touched(slot.pointee.fingerprint)
         if existing.length != slot.pointee.length
             || existing.shardCount != slot.pointee.shardCount
         {
@@ -205,10 +206,7 @@ extension LogStore {
         let slot = operations.slots + Int(operation)
         guard let lengths, let wanted = slot.pointee.shardLengths else {
             // The present copy cannot be trusted: this put takes its place.
-            if let present = index.find(slot.pointee.fingerprint) {
-                index.setFlags(
-                    slot.pointee.fingerprint, present.flags | IndexEntry.damagedFlag)
-            }
+            index.markDamaged(slot.pointee.fingerprint)
             slot.pointee.chunk.withChunk { bouncePool.give($0) }
             startAppend(operation)
             return

@@ -1,7 +1,7 @@
-// Carrying on: what a victim holds and must outlive it. Tombstones and supersedes that an older
-// value somewhere could still need are written anew to two segments; pinned blocks are read,
-// checked and written into the reinserted stream with version and checksum unchanged. A source is
-// given up only when all of that has been flushed.
+// Carrying on: what a victim holds and is to outlive it. Tombstones and supersedes that an older
+// value somewhere could still need are written anew to two segments; blocks worth keeping are read,
+// checked and written into the reinserted stream with version and checksum unchanged (MoveWindow).
+// A source is given up only when all of that has been flushed.
 
 import BlockIO
 import SegmentFormat
@@ -20,6 +20,7 @@ extension LogStore {
         operations[operation].fingerprint = fingerprint
         operations[operation].namespaceSlot = slot
         operations[operation].phase = .waitingForRecords
+        operations[operation].version = view.descriptor.version
         operations.setKey(operation, view.key, parent: UnsafeRawBufferPointer(start: nil, count: 0))
         guard
             writeRecords(
@@ -47,45 +48,8 @@ extension LogStore {
         waitForFlush(operation)
     }
 
-    func relocate(
-        _ device: Int, _ fingerprint: Fingerprint, _ slot: UInt16, _ view: RecordView,
-        _ entry: IndexEntry
-    ) -> Bool {
-        guard operations.inUse + 4 < operations.capacity else { return false }
-        let operation = operations.take(.relocate, token: UInt64(device))
-        guard operation >= 0 else { return false }
-        let bytes = Int(view.descriptor.storedPages) * Self.pageBytes
-        let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 4096)
-        piece.initialize(
-            to: Piece(
-                region: .process, offset: UInt64(UInt(bitPattern: memory)), length: UInt64(bytes)))
-        let op = operations.slots + Int(operation)
-        op.pointee.fingerprint = fingerprint
-        op.pointee.namespaceSlot = slot
-        op.pointee.reinsertion = true
-        op.pointee.entry = entry
-        op.pointee.version = view.descriptor.version
-        op.pointee.length = entry.length
-        op.pointee.shardCount = entry.shardCount
-        op.pointee.checksum = entry.checksum
-        op.pointee.expiry = entry.expiry
-        op.pointee.aligned = namespaces.aligned(slot)
-        op.pointee.storedPages = view.descriptor.storedPages
-        op.pointee.shards = entry.shardCount
-        op.pointee.rangeEnd = bytes
-        op.pointee.pagesMode = true
-        op.pointee.tableFromImage = entry.shardCount > 1
-        op.pointee.pieces = UnsafePointer(piece)
-        op.pointee.pieceCount = 1
-        operations.setKey(operation, view.key, parent: view.parent)
-        segments[entry.place.segment].readers += 1
-        reclaimers[device].pending += 1
-        startRead(operation)
-        return true
-    }
-
-    /// A pinned block has been read and checked (or not): write it into the reinserted stream.
+    /// A block of the victim has been read and checked (or not): write it into the reinserted
+    /// stream.
     func relocationRead(_ operation: Int32, hit: Bool) {
         guard hit else {
             carryingEnded(operation)
@@ -98,36 +62,75 @@ extension LogStore {
     /// Moves the index to the copy just written, unless the key has moved on meanwhile.
     func republish(_ operation: Int32) -> Bool {
         let slot = operations.slots + Int(operation)
-        guard index.find(slot.pointee.fingerprint) == slot.pointee.entry else { return false }
-        return publish(slot.pointee.fingerprint, entry(operation))
+        guard let present = index.find(slot.pointee.fingerprint),
+            present.isSameBlock(as: slot.pointee.entry)
+        else { return false }
+        var made = entry(operation)
+        made.flags = present.flags
+        return publish(slot.pointee.fingerprint, made)
     }
 
+    /// A block has been written elsewhere (or could not be). The victim keeps its place until all
+    /// that was moved out of it has been flushed (`movedIsDurable`).
     func reinsertionEnded(_ operation: Int32, published: Bool) {
-        guard published else {
-            // Still only in the victim, and pinned: the victim has to stay.
-            if index.find(operations[operation].fingerprint) == operations[operation].entry {
-                reclaimFailed(Int(operations[operation].token))
+        let slot = operations.slots + Int(operation)
+        let device = Int(slot.pointee.token)
+        if published {
+            statistics.reinsertedBlocks += 1
+            statistics.reinsertedBytes += UInt64(slot.pointee.length)
+            reclaimers[device].note(
+                moved: slot.pointee.segment, end: slot.pointee.page + slot.pointee.storedPages)
+        } else if let present = index.find(slot.pointee.fingerprint),
+            present.isSameBlock(as: slot.pointee.entry)
+        {
+            // Still only in the victim: a block that may be evicted is, for another the victim has
+            // to stay.
+            if configuration.mode == .cache && !isPinned(slot.pointee.fingerprint) {
+                evict(slot.pointee.fingerprint, present)
+            } else {
+                reclaimFailed(device)
             }
-            carryingEnded(operation)
-            return
         }
-        statistics.reinsertedBytes += UInt64(operations[operation].length)
-        waitForFlush(operation)
+        carryingEnded(operation)
     }
 
-    func reinsertionFlushed(_ operation: Int32, failed: Bool) {
-        if failed { reclaimFailed(Int(operations[operation].token)) }
+    /// Whether everything that was moved out of a victim is durable where it now lies. If not yet,
+    /// a flush is under way, or it is known that it never will be.
+    func movedIsDurable(_ device: Int) -> Bool {
+        for moved in reclaimers[device].movedTo {
+            let state = segments[moved.segment]
+            if state.flushedPages >= moved.end { continue }
+            if state.state == .quarantined {
+                reclaimFailed(device)
+                return false
+            }
+            if reclaimers[device].pending == 0 {
+                let barrier = operations.take(.relocate, token: UInt64(device))
+                guard barrier >= 0 else { return false }
+                reclaimers[device].pending += 1
+                waitForFlush(barrier)
+            }
+            return false
+        }
+        reclaimers[device].movedTo.removeAll(keepingCapacity: true)
+        return true
+    }
+
+    /// A flush that carrying waited for has ended.
+    func carryingFlushed(_ operation: Int32, failed: Bool) {
+        // Moved blocks are looked at one by one (`movedIsDurable`); records are not.
+        if failed && operations[operation].version != 0 {
+            reclaimFailed(Int(operations[operation].token))
+        }
         carryingEnded(operation)
     }
 
     private func carryingEnded(_ operation: Int32) {
         let device = Int(operations[operation].token)
-        if operations[operation].reinsertion, let piece = operations[operation].pieces {
-            UnsafeMutableRawPointer(bitPattern: UInt(piece.pointee.offset))?.deallocate()
-            UnsafeMutablePointer(mutating: piece).deallocate()
-        }
+        let moved = operations[operation].reinsertion
         operations.give(operation)
         reclaimers[device].pending -= 1
+        if moved { leftWindow(device) }
     }
 
     /// What had to be carried on could not be: the victim may not be overwritten. It is left sealed

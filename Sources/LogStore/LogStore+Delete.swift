@@ -85,6 +85,7 @@ extension LogStore {
     func deleteSettled(_ operation: Int32) {
         let fingerprint = operations[operation].fingerprint
         let removed = unpublish(fingerprint)
+        if removed != nil { ghosts.note(fingerprint, .deleted, seconds: wallSeconds) }
         tables.forget(fingerprint)
         removePin(fingerprint)
         quarantinedKeys.remove(fingerprint)

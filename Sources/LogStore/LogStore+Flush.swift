@@ -174,8 +174,8 @@ extension LogStore {
     /// An operation whose flush has ended.
     private func flushed(_ operation: Int32, failed: UInt32) {
         let slot = operations.slots + Int(operation)
-        if slot.pointee.kind == .relocate || slot.pointee.reinsertion {
-            reinsertionFlushed(operation, failed: failed != 0)
+        if slot.pointee.kind == .relocate {
+            carryingFlushed(operation, failed: failed != 0)
             return
         }
         // Records lie on devices of their own choice: any failure fails what needed records.

@@ -19,11 +19,15 @@ extension LogStore {
     }
 
     /// The device that a stream of this kind should write to now.
-    private func chooseDevice(_ kind: StreamKind, bytes: Int) -> Int {
+    private func chooseDevice(_ kind: StreamKind, _ operation: Int32, bytes: Int) -> Int {
         switch kind {
         case .recordsA: return writableDevice(after: -1)
         case .recordsB: return writableDevice(after: writableDevice(after: -1))
-        case .fresh, .reinserted:
+        case .reinserted:
+            // Where it came from, whose space it takes.
+            let device = SegmentTable.device(operations[operation].entry.place.segment)
+            return devices[device].takesWrites ? device : writableDevice(after: device)
+        case .fresh:
             // A chain stays on one device for an extent, then moves on.
             stripeBytes += bytes
             if stripeBytes > 8 << 20 || !devices[stripeDevice].takesWrites {
@@ -46,7 +50,7 @@ extension LogStore {
 
     func enqueue(_ operation: Int32, kind: StreamKind) {
         let bytes = Int(operations[operation].storedPages) * Self.pageBytes
-        let stream = streamIndex(kind, device: chooseDevice(kind, bytes: bytes))
+        let stream = streamIndex(kind, device: chooseDevice(kind, operation, bytes: bytes))
         operations[operation].phase = .waitingForGroup
         if operations[operation].kind == .append { appending += 1 }
         streams[stream].queue.append(operation, operations)
@@ -404,7 +408,8 @@ extension LogStore {
             state.pointee.maxVersion = max(state.pointee.maxVersion, slot.pointee.version)
             if slot.pointee.kind != .record {
                 state.pointee.minValueVersion = min(
-                    state.pointee.minValueVersion, slot.pointee.version)
+                    state.pointee.minValueVersion,
+                    slot.pointee.reinsertion ? slot.pointee.heldSince : slot.pointee.version)
             }
             state.pointee.recordCount += 1
             let noted = streams[stream].footer?.append(

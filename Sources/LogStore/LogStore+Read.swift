@@ -54,7 +54,8 @@ extension LogStore {
     ) -> (entry: IndexEntry?, reason: MissReason) {
         guard let entry = index.find(fingerprint) else {
             if recovery != nil { return (nil, .recovering) }
-            return (nil, quarantinedKeys.contains(fingerprint) ? .quarantined : .neverPut)
+            if quarantinedKeys.contains(fingerprint) { return (nil, .quarantined) }
+            return (nil, ghosts.reason(fingerprint) ?? .neverPut)
         }
         // Until every tombstone and supersede has been met, an entry may be of a dead version.
         if let recovery, !recovery.recordsMet { return (nil, .recovering) }
@@ -253,7 +254,7 @@ extension LogStore {
         }
     }
 
-    private func readEnded(_ operation: Int32) {
+    func readEnded(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.errno == 0 && verify(operation) {
             devices[SegmentTable.device(slot.pointee.entry.place.segment)].answered()
@@ -288,10 +289,10 @@ extension LogStore {
     private func quarantine(_ operation: Int32, wholly: Bool = false) {
         let slot = operations.slots + Int(operation)
         let fingerprint = slot.pointee.fingerprint
-        guard index.find(fingerprint) == slot.pointee.entry else { return }
+        guard slot.pointee.entry.isSameBlock(as: index.find(fingerprint)) else { return }
         if !slot.pointee.entry.isDamaged { statistics.quarantinedBlocks += 1 }
         if slot.pointee.shardCount > 1 && !wholly {
-            index.setFlags(fingerprint, slot.pointee.entry.flags | IndexEntry.damagedFlag)
+            index.markDamaged(fingerprint)
             return
         }
         unpublish(fingerprint)

@@ -90,7 +90,8 @@ extension LogStore {
         made.shardTables = tables.bytes
         made.segments = totalSegments * MemoryLayout<Segment>.stride
         made.other =
-            manifestPool.bytes + reclaimPool.bytes + (checkpointPool?.bytes ?? 0)
+            manifestPool.bytes + reclaimPool.bytes + movePool.bytes + ghosts.bytes
+            + reclaimers.reduce(0) { $0 + $1.plan.bytes } + (checkpointPool?.bytes ?? 0)
             + backlog.bytes
         return made
     }

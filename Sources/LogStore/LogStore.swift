@@ -33,6 +33,7 @@ enum IOKind: UInt8 {
     case checkpoint
     case recovery
     case list
+    case moveRead
 }
 
 package final class LogStore {
@@ -53,6 +54,7 @@ package final class LogStore {
     let bouncePool: MemoryPool
     let manifestPool: MemoryPool
     let reclaimPool: MemoryPool
+    let movePool: MemoryPool
     @exclusivity(unchecked) var lister = Lister()
     /// Made when recovery has ended.
     var checkpointPool: MemoryPool?
@@ -62,6 +64,9 @@ package final class LogStore {
     /// Who sweeps the index, one at a time: a device's reclaim, -1 for purge, nil for nobody.
     var sweepOwner: Int?
     let tables: ShardTableCache
+    /// Who tells which blocks are asked for.
+    @exclusivity(unchecked) package var heat: any HeatSource
+    let ghosts: GhostTable
 
     // Geometry, fixed at creation
     package let segmentPages: UInt32
@@ -155,6 +160,14 @@ package final class LogStore {
         reclaimPool = try MemoryPool(
             chunkBytes: Self.reclaimPages * FormatConstants.pageBytes,
             chunkCount: parts.devices.count, driver: parts.driver)
+        movePool = try MemoryPool(
+            chunkBytes: MoveWindow.bufferBytes, chunkCount: parts.devices.count,
+            driver: parts.driver, registered: false)
+        heat = IndexHeat(
+            index: index,
+            halfLifeBytes: UInt64(
+                Double(parts.manifest.capacityBytes) * parts.configuration.heatHalfLife))
+        ghosts = GhostTable(capacity: parts.configuration.ghosts)
         tables = ShardTableCache(bytes: parts.configuration.tableCacheBytes)
         groups = .allocate(capacity: groupCount)
         freeGroups = groupCount
@@ -166,13 +179,17 @@ package final class LogStore {
                 to: Group(memory: groupPool.pointer(Int32(index)), chunk: Int32(index)))
         }
         streams.reserveCapacity(4 * devices.count)
-        for index in devices.indices { reclaimers.append(Reclaimer(device: index)) }
+        for index in devices.indices {
+            reclaimers.append(Reclaimer(device: index, segmentPages: segmentPages))
+        }
     }
 
     deinit {
         groups.deinitialize(count: groupCount)
         groups.deallocate()
         completions.deallocate()
+        for reclaimer in reclaimers { reclaimer.plan.deallocate() }
+        ghosts.deallocate()
         checkpointHeaderMemory?.deallocate()
         lister.memory?.deallocate()
         pending.deallocate()
@@ -209,6 +226,7 @@ package final class LogStore {
         if recovery == nil {
             advanceStreams()
             advanceReclaim()
+            heat.age(admittedBytes: statistics.admittedBytes)
             advanceFlush()
             advanceCheckpoint()
             if !lister.isIdle { advanceList() }
@@ -231,7 +249,7 @@ package final class LogStore {
     private func isAtRest(_ reclaimer: Reclaimer) -> Bool {
         guard !devices[reclaimer.device].takesWrites else { return false }
         switch reclaimer.phase {
-        case .recordsReady, .scanning, .sweeping, .settling: return true
+        case .recordsReady, .recordsEnded, .scanning, .sweeping, .settling: return true
         default: return false
         }
     }
@@ -253,6 +271,7 @@ package final class LogStore {
         case .checkpoint: checkpointCompleted(aux, completion)
         case .recovery: recoveryCompleted(index: index, aux: aux, completion)
         case .list: listRead(aux, completion)
+        case .moveRead: runRead(Int(index), completion)
         }
     }
 
@@ -348,6 +367,10 @@ package final class LogStore {
         namespaces.added(entry.namespaceSlot, bytes: UInt64(entry.length))
         return true
     }
+
+    /// A block was asked for and is there.
+    @inline(__always)
+    package func touched(_ fingerprint: Fingerprint) { heat.touched(fingerprint) }
 
     /// Takes an entry out of the index and its pages out of the live ones.
     @discardableResult

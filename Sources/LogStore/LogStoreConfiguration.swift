@@ -61,6 +61,13 @@ package struct LogStoreConfiguration: Sendable {
     /// Bytes written after which a checkpoint is made at the earliest.
     package var checkpointMinimumBytes: UInt64 = 64 << 20
 
+    /// The bound on write amplification in cache mode, which tells how much is written again.
+    package var writeAmplification: Double = 1.15
+    /// The share of the capacity, in value bytes admitted, after which heat has halved.
+    package var heatHalfLife: Double = 0.5
+    /// Keys that are gone whose reason is remembered.
+    package var ghosts: Int = 1 << 16
+
     package init(
         directories: [String], capacityBytes: UInt64, indexEntries: Int,
         entropy: (UInt64, UInt64, UInt64, UInt64)

@@ -17,7 +17,11 @@ package struct LogStoreStatistics: Sendable {
     /// Headers, footers, manifests.
     package var metadataBytes: UInt64 = 0
     package var checkpointBytes: UInt64 = 0
+    /// Value bytes of blocks that were moved out of victims.
     package var reinsertedBytes: UInt64 = 0
+    package var reinsertedBlocks: UInt64 = 0
+    /// What was read for that, gaps included.
+    package var movedReadBytes: UInt64 = 0
     package var readBytes: UInt64 = 0
 
     // Space
@@ -27,6 +31,8 @@ package struct LogStoreStatistics: Sendable {
     package var lostBytes: UInt64 = 0
     package var evictedBlocks: UInt64 = 0
     package var evictedBytes: UInt64 = 0
+    /// Of the evicted blocks, those past their time.
+    package var expiredBlocks: UInt64 = 0
     package var reclaimedSegments: UInt64 = 0
     package var carriedRecords: UInt64 = 0
     /// Records whose two copies had to share a segment, for want of another.

@@ -88,6 +88,8 @@ package struct OperationSlot {
 
     var pieces: UnsafePointer<Piece>?
     var pieceCount = 0
+    /// Where the image of a block that is moved lies.
+    var ownPiece = Piece(region: .process, offset: 0, length: 0)
     var shardLengths: UnsafePointer<UInt32>?
 
     // Reads
@@ -106,7 +108,8 @@ package struct OperationSlot {
     var pendingIO: Int32 = 0
     var pendingRecords: Int32 = 0
     var errno: Int32 = 0
-    var flushTicket: UInt64 = 0
+    /// Of a block that is moved: tombstones of higher versions may be its own.
+    var heldSince: UInt64 = 0
 
     package init() {}
 }
@@ -166,6 +169,12 @@ package final class OperationPool {
         slots[Int(index)].next = freeHead
         freeHead = index
         inUse -= 1
+    }
+
+    /// The operation's own piece as a list of one, valid while the operation lives.
+    func ownPiece(_ index: Int32) -> UnsafePointer<Piece> {
+        let offset = MemoryLayout<OperationSlot>.offset(of: \.ownPiece) ?? 0
+        return (UnsafeRawPointer(slots + Int(index)) + offset).assumingMemoryBound(to: Piece.self)
     }
 
     @inline(__always)

@@ -43,7 +43,9 @@ package struct Segment {
     package var unpublished: Int32 = 0
     package var minVersion: UInt64 = UInt64.max
     package var maxVersion: UInt64 = 0
-    /// The lowest version of a record with a value; decides which tombstones are still needed.
+    /// The lowest version of which a tombstone may be of a value here: the lowest of a value, but
+    /// of a block that was moved here the store's version when it was still alive. Decides which
+    /// tombstones are still needed.
     package var minValueVersion: UInt64 = UInt64.max
     package var recordCount: UInt32 = 0
     /// Footer pages as the trailer tells; 0 when there is no readable trailer.
@@ -51,6 +53,8 @@ package struct Segment {
     package var footerPages: UInt32 = 0
     package var needsFlush: Bool = false
     package var hasRecords: Bool = false
+    /// Blocks whose descriptors cannot be read, so that they cannot be moved in this run.
+    package var holdsUnreadable: Bool = false
     package init() {}
 }
 

@@ -26,6 +26,7 @@ extension StagedStore {
         if let arena, let found = arena.find(slot.pointee.fingerprint.stagingKey) {
             let now = log.wallSeconds
             if found.state.isVisible, !arena.info(found.slot).isExpired(now) {
+                log.touched(slot.pointee.fingerprint)
                 serve(index, found.slot, tier: .staging)
                 return
             }
@@ -41,6 +42,7 @@ extension StagedStore {
             return
         }
         slot.pointee.entry = entry
+        log.touched(slot.pointee.fingerprint)
         readFromDevice(index, entry)
     }
 
@@ -407,7 +409,8 @@ extension StagedStore {
             return
         }
         // Deleted or replaced meanwhile: what was read must not become a resident.
-        let current = log.lookup(slot.pointee.fingerprint).entry == slot.pointee.entry
+        let current = slot.pointee.entry.isSameBlock(
+            as: log.lookup(slot.pointee.fingerprint).entry)
         arena.publish(resident, dirty: false)
         serve(index, resident, tier: .device)
         if !current {

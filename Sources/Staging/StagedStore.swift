@@ -161,6 +161,7 @@ package final class StagedStore {
         guard let arena, touches.count > 0 else { return }
         touches.drain(into: &touchBuffer)
         for key in touchBuffer {
+            log.touched(Fingerprint(hi: key.hi, lo: key.lo))
             if let found = arena.find(key) { arena.touch(found.slot) }
         }
     }
@@ -206,6 +207,7 @@ package final class StagedStore {
                 resume(index)
             }
         case .touch:
+            log.touched(fingerprint)
             if let arena, let found = arena.find(fingerprint.stagingKey) { arena.touch(found.slot) }
             reply(operation.token, .done)
         case .pin: reply(operation.token, log.pin(fingerprint, until: operation.deadline))

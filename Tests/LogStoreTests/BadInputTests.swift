@@ -36,7 +36,7 @@ import Testing
             #expect(world.missed(key, space, revision: 0, length: 10) == nil)
         }
         #expect(world.remove(longest, space) == .deleted)
-        #expect(world.missed(longest, space, revision: 0, length: 700) == .neverPut)
+        #expect(world.missed(longest, space, revision: 0, length: 700) == .deleted)
         world.checkAccounts()
     }
 

@@ -35,9 +35,20 @@ import Testing
                     updates += 1
                 }
             case 7:
-                let flags = UInt8(random.below(32))
-                #expect(index.setFlags(fingerprint, flags) == (model[key] != nil))
-                model[key]?.flags = flags
+                if random.below(4) == 0 {
+                    #expect(index.markDamaged(fingerprint) == (model[key] != nil))
+                    model[key]?.flags |= IndexEntry.damagedFlag
+                } else {
+                    index.warm(fingerprint)
+                    if let heat = model[key]?.heat, heat < 15 { model[key]?.flags += 1 }
+                }
+                if random.below(2000) == 0 {
+                    _ = index.cool(from: 0, buckets: index.bucketCount)
+                    for (key, entry) in model {
+                        let damaged = entry.flags & IndexEntry.damagedFlag
+                        model[key]?.flags = damaged | entry.heat / 2
+                    }
+                }
             default:
                 let found = index.find(fingerprint)
                 #expect(found == model[key])
@@ -156,7 +167,7 @@ import Testing
         #expect(index.find(keyFingerprint(1)) == derivedEntry(keyFingerprint(1), 1))
         // What is damaged is found, but does not count as there.
         for number in stride(from: 0, to: fingerprints.count, by: 5) {
-            index.setFlags(fingerprints[number], IndexEntry.damagedFlag | 1)
+            index.markDamaged(fingerprints[number])
         }
         for size in [0, 1, 31, 32, 33, fingerprints.count] {
             var answers = [Bool](repeating: false, count: size + 1)

@@ -128,18 +128,6 @@ package final class BlockIndex {
         return entry
     }
 
-    /// Sets the flags (below 32) of an entry; false when it is not there. One word changes, at
-    /// once, so no reader is disturbed.
-    @discardableResult
-    package func setFlags(_ fingerprint: Fingerprint, _ flags: UInt8) -> Bool {
-        precondition(flags < 32, "flags have 5 bits")
-        guard let slot = locate(fingerprint) else { return false }
-        let word = IndexLayout.word(layout.address(slot.bucket), field: 3, slot: slot.slot)
-        let others = word.pointee.load(ordering: .relaxed) & ~IndexWords.flagsMask
-        word.pointee.store(others | UInt64(flags), ordering: .relaxed)
-        return true
-    }
-
     package func removeAll() {
         cancelScans()
         for bucket in 0..<layout.bucketCount {

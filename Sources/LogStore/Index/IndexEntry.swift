@@ -2,7 +2,7 @@
 // packing uses every bit, so any three words unpack to some entry; `isValid` and `decode` tell the
 // possible ones from garbage. Bit positions (high to low):
 //   word2  segment 20 | page 20 | namespace slot 12 | shard count - 1  12
-//   word3  length 27 | expiry 32 | flags 5
+//   word3  length 27 | expiry 32 | damaged 1 | heat 4
 //   word4  version, low half 32 | checksum 32
 
 /// Names a key: 128 bits of a keyed hash, uniformly distributed. A `hi` of 0 is taken as 1.
@@ -45,12 +45,15 @@ package struct IndexEntry: Hashable, Sendable {
     package var checksum: UInt32
     /// Unix seconds; 0 for none.
     package var expiry: UInt32
-    /// Below 32. Of them the index itself goes by `damagedFlag` alone.
+    /// Below 32: `damagedFlag`, and the heat in the four bits below it.
     package var flags: UInt8
 
     /// Flag of a block of which a shard was found damaged.
     package static let damagedFlag: UInt8 = 16
     package var isDamaged: Bool { flags & Self.damagedFlag != 0 }
+    /// How much the block is asked for, 0 to 15; see `IndexHeat`.
+    package var heat: UInt8 { flags & Self.heatMask }
+    package static let heatMask: UInt8 = 15
 
     /// The largest block, 64 MiB.
     package static let maxLength: UInt32 = 64 << 20
@@ -76,6 +79,13 @@ package struct IndexEntry: Hashable, Sendable {
         place.segment < 1 << 20 && place.page < 1 << 20 && length >= 1
             && length <= Self.maxLength && shardCount >= 1 && shardCount <= 4096
             && namespaceSlot < 4096 && flags < 32
+    }
+
+    /// Whether both speak of one copy of one block in one condition: everything but the heat.
+    package func isSameBlock(as other: IndexEntry?) -> Bool {
+        guard var other else { return false }
+        other.flags = other.flags & ~Self.heatMask | heat
+        return self == other
     }
 
     /// Whether the entry is past its expiry at `now` (unix seconds).
