@@ -82,9 +82,10 @@ def ratio_verdict(ratios, again, bar, at_least):
     return result
 
 
-def value_verdict(values, bar):
+def value_verdict(values, bar, at_least=False):
     low, high = interval(values)
+    good = low >= bar if at_least else high <= bar
     return {
         "median": median(values), "low": low, "high": high, "runs": len(values),
-        "values": values, "verdict": PASS if high <= bar else FAIL,
+        "values": values, "verdict": PASS if good else FAIL,
     }

@@ -65,11 +65,18 @@ final class KvStore: Sendable {
     let configuration: Configuration
 
     /// Opens or makes the store and its namespace, and waits until the index is complete.
-    init(
+    convenience init(
         _ shape: KvShape, namespace name: String = "hearth-bench", waiting: Bool = true
     ) throws(BenchError) {
-        let configuration = shape.configuration()
-        let layout = shape.aligned ? NamespaceDescription.Layout.aligned : .packed
+        try self.init(
+            shape.configuration(), namespace: name, aligned: shape.aligned, waiting: waiting)
+    }
+
+    init(
+        _ configuration: Configuration, namespace name: String = "hearth-bench",
+        aligned: Bool = false, waiting: Bool = true
+    ) throws(BenchError) {
+        let layout = aligned ? NamespaceDescription.Layout.aligned : .packed
         (store, namespace) = try blocking { () async throws(HearthError) in
             let store = try await Store.open(configuration)
             if waiting { try await store.waitUntilRecovered() }

@@ -42,6 +42,9 @@ enum RowCommand {
             Row(
                 name: "allocations", options: AllocationsRow.options,
                 run: attempt(AllocationsRow.plan, AllocationsRow.measure)),
+            Row(
+                name: "churn", options: ChurnRow.options,
+                run: attempt(ChurnRow.plan, ChurnRow.measure)),
             Row(name: "abi", options: ABIRow.options, run: attempt(ABIRow.plan, ABIRow.measure)),
             Row(
                 name: "abi-batch", options: ABIBatchRow.options,

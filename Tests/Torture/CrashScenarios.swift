@@ -45,6 +45,7 @@ struct CrashScenario: Sendable {
         log.operations = 64
         log.cleanSegments = 1
         log.checkpointMinimumBytes = 1 << 40
+        log.writeAmplification = 4
         swarm.log = log
         let world = World(swarm: swarm)
         world.fitCapacity()
@@ -135,6 +136,40 @@ struct CrashScenario: Sendable {
             }
         ) { world in
             fillSegment(world, from: 4, segments: 2)
+        },
+        CrashScenario(
+            name: "reclaim of hot blocks",
+            setup: { world in
+                few(world)
+                for key in 0..<4 { world.scriptTouch(key) }
+                world.drain()
+                fillSegment(world, from: 4, segments: 3)
+            }
+        ) { world in
+            for _ in 0..<2 {
+                for key in 0..<3 { world.scriptTouch(key) }
+                world.scriptDelete(3)
+                fillSegment(world, from: 4)
+            }
+        },
+        CrashScenario(
+            name: "compaction", mode: .store, keys: 240,
+            setup: { world in
+                for key in 0..<200 {
+                    world.scriptPut(key, length: 12 << 10, durability: .written)
+                    if key % 8 == 7 { world.drain() }
+                }
+                for key in 0..<200 where key % 3 != 0 { world.scriptDelete(key) }
+                world.drain()
+            }
+        ) { world in
+            for key in 0..<60 {
+                world.scriptPut(
+                    key * 3, length: 10 << 10, durability: key % 4 == 0 ? .durable : .written,
+                    replace: true)
+                if key % 8 == 7 { world.drain() }
+            }
+            world.drain()
         },
         CrashScenario(name: "full store mode", mode: .store, keys: 90, setup: { few($0) }) {
             world in

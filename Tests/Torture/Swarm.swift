@@ -117,6 +117,9 @@ struct Swarm {
         log.tableCacheBytes = [64 << 10, 1 << 20][random.below(2)]
         log.checkpointMinimumBytes = [64 << 10, 512 << 10, 4 << 20][random.below(3)]
         log.checkpointShare = [0, 1, 100][random.below(3)]
+        log.writeAmplification = [1, 1.15, 2, 4][random.below(4)]
+        log.heatHalfLife = [0.05, 0.5, 5][random.below(3)]
+        log.ghosts = [16, 4096][random.below(2)]
         log.holder = "torture"
     }
 

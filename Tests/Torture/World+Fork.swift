@@ -68,6 +68,17 @@ extension World {
         submit(client)
     }
 
+    /// Asks for a key so often that it outlives its segment.
+    func scriptTouch(_ key: Int) {
+        for _ in 0..<8 {
+            guard failure == nil, simulated?.dead != true, let client = begin(.touch, 0, key)
+            else { return }
+            client.start = 4096
+            client.raiseGuards(0)
+            submit(client)
+        }
+    }
+
     func scriptFlush() {
         guard simulated?.dead != true else { return }
         flush()
