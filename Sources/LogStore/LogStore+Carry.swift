@@ -74,6 +74,10 @@ extension LogStore {
     /// that was moved out of it has been flushed (`movedIsDurable`).
     func reinsertionEnded(_ operation: Int32, published: Bool) {
         let slot = operations.slots + Int(operation)
+        if slot.pointee.isRewrite {
+            rewriteEnded(operation, published: published)
+            return
+        }
         let device = Int(slot.pointee.token)
         if published {
             statistics.reinsertedBlocks += 1
@@ -97,23 +101,24 @@ extension LogStore {
     /// Whether everything that was moved out of a victim is durable where it now lies. If not yet,
     /// a flush is under way, or it is known that it never will be.
     func movedIsDurable(_ device: Int) -> Bool {
-        for moved in reclaimers[device].movedTo {
-            let state = segments[moved.segment]
-            if state.flushedPages >= moved.end { continue }
-            if state.state == .quarantined {
-                reclaimFailed(device)
-                return false
-            }
-            if reclaimers[device].pending == 0 {
-                let barrier = operations.take(.relocate, token: UInt64(device))
-                guard barrier >= 0 else { return false }
-                reclaimers[device].pending += 1
-                waitForFlush(barrier)
-            }
+        let moved = reclaimers[device].movedTo.first {
+            segments[$0.segment].flushedPages < $0.end
+        }
+        guard let moved = moved ?? firstUnflushedRewrite() else {
+            reclaimers[device].movedTo.removeAll(keepingCapacity: true)
+            return true
+        }
+        if segments[moved.segment].state == .quarantined {
+            reclaimFailed(device)
             return false
         }
-        reclaimers[device].movedTo.removeAll(keepingCapacity: true)
-        return true
+        if reclaimers[device].pending == 0 {
+            let barrier = operations.take(.relocate, token: UInt64(device))
+            guard barrier >= 0 else { return false }
+            reclaimers[device].pending += 1
+            waitForFlush(barrier)
+        }
+        return false
     }
 
     /// A flush that carrying waited for has ended.

@@ -64,16 +64,19 @@ extension LogStore {
     /// The segment to empty next, if there is one.
     func victim(_ device: Int) -> UInt32? {
         let oldest = oldestVictim(device)
+        if rewriting { return oldest }
         guard let oldest else { return configuration.mode == .store ? emptiest(device) : nil }
         return configuration.mode == .cache ? cheaper(device, than: oldest) : oldest
     }
 
-    /// The one of the lowest generation; in store mode of those that hold nothing alive.
+    /// The one of the lowest generation; where nothing may be evicted, of those that hold nothing
+    /// alive.
     private func oldestVictim(_ device: Int) -> UInt32? {
         var best: UInt32?
         for local in 0..<segments.counts[device] {
             let id = SegmentTable.id(device: device, local: local)
-            if configuration.mode == .store && segments[id].liveBlocks > 0 { continue }
+            let mayEvict = configuration.mode == .cache && !rewriting
+            if !mayEvict && segments[id].liveBlocks > 0 { continue }
             guard isVictim(id) else { continue }
             if best.map({ segments[id].generation < segments[$0].generation }) ?? true {
                 best = id

@@ -85,6 +85,10 @@ package final class LogStore {
     @exclusivity(unchecked) var appending = 0
     /// Space or index entries are wanted: reclaim beyond the clean segments kept ahead.
     @exclusivity(unchecked) var wantReclaim = false
+    /// Somebody writes live blocks anew in an order of its own.
+    var rewriting = false
+    /// Where rewritten blocks went, as far as it is not known to be flushed.
+    var rewritten: [(segment: UInt32, end: UInt32)] = []
     var stripeDevice = 0
     var stripeBytes = 0
 

@@ -129,7 +129,7 @@ extension LogStore {
     private func kept(from kind: StreamKind, _ device: Int) -> Int {
         switch kind {
         case .fresh: reserved(device)
-        case .reinserted: 0
+        case .reinserted: rewriting ? reservedForRecords(device) : 0
         case .recordsA, .recordsB: 0
         }
     }
@@ -168,7 +168,9 @@ extension LogStore {
 
     /// Whether an open segment of values could be sealed and become a victim.
     private func canSealForSpace(_ device: Int) -> Bool {
-        guard configuration.mode == .cache, footerPool.freeCount > 0 else { return false }
+        guard configuration.mode == .cache, !rewriting, footerPool.freeCount > 0 else {
+            return false
+        }
         for stream in streams.indices
         where !streams[stream].isRecords && streams[stream].device == device
             && streams[stream].segment != nil && streams[stream].waiting < 0
@@ -217,8 +219,8 @@ extension LogStore {
 
     private func startReclaim(_ device: Int) {
         let wanted = reserved(device) + configuration.cleanSegments
-        guard reclaimers[device].clean.count < wanted || wantReclaim else { return }
-        if canCreate(device) {
+        guard reclaimers[device].clean.count < wanted || wantReclaim || rewriting else { return }
+        if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
             createSegment(device)
         } else if clock.monotonic >= reclaimers[device].retryAt,
             let segment = victim(device)
@@ -228,7 +230,7 @@ extension LogStore {
             reclaimers[device].passedOver = isOldest ? 0 : reclaimers[device].passedOver + 1
             wantReclaim = false
             startVictim(device, segment)
-        } else if configuration.mode == .cache,
+        } else if configuration.mode == .cache, !rewriting,
             wantReclaim || isShort(device), !mayGainVictim(device)
         {
             // Only open segments hold what could go: they take their turn early.
