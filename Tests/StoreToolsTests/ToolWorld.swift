@@ -6,6 +6,7 @@ import LogStore
 import SegmentFormat
 import SimulatedDisk
 import Staging
+import Synchronization
 import Testing
 
 @testable import StoreTools
@@ -23,9 +24,15 @@ final class ToolSink: StoreSink {
 func payload(_ key: String, _ length: Int, revision: UInt64 = 0) -> [UInt8] {
     var state = revision &* 1_000_003 &+ 7
     for byte in key.utf8 { state = (state ^ UInt64(byte)) &* 0x100_0000_01B3 }
-    return (0..<length).map { _ in
-        state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-        return UInt8(truncatingIfNeeded: state >> 33)
+    return [UInt8](unsafeUninitializedCapacity: length + 8) { bytes, count in
+        let memory = UnsafeMutableRawBufferPointer(bytes)
+        var at = 0
+        while at < length {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            memory.storeBytes(of: state ^ (state >> 29), toByteOffset: at, as: UInt64.self)
+            at += 8
+        }
+        count = length
     }
 }
 
@@ -223,6 +230,24 @@ final class ToolWorld {
         } catch {
             return error as? StoreError
         }
+    }
+}
+
+/// A filled store that tests share, each with a copy of its machine: making it takes most of the time.
+final class Fixture: @unchecked Sendable {
+    // Unchecked: made once, and afterwards only copied, under the lock.
+    static let shared = Fixture()
+    private let lock = Mutex(())
+    private let machine = SimulatedMachine()
+    private let made: [String: [String: Put]]
+
+    private init() {
+        let world = ToolWorld(machine: machine)
+        made = (try? world.fill()) ?? [:]
+    }
+
+    func world() -> (world: ToolWorld, made: [String: [String: Put]]) {
+        lock.withLock { _ in (ToolWorld(machine: machine.copy()), made) }
     }
 }
 

@@ -117,8 +117,7 @@ private struct SiteMap {
 @Suite struct VerifyTests {
     @Test(arguments: [0, 2])
     func aClosedStoreIsClean(threads: Int) throws {
-        let world = ToolWorld()
-        let made = try world.fill()
+        let (world, made) = Fixture.shared.world()
         let report = try world.verify(threads: threads)
         #expect(report.findings.isEmpty, "\(report.findings.map(\.line))")
         let blocks = made.values.flatMap(\.values)
@@ -131,9 +130,8 @@ private struct SiteMap {
         #expect(report.checkpointEntries == report.blocks)
     }
 
-    @Test func aHundredAndFortyDamages() throws {
-        let world = ToolWorld()
-        try world.fill()
+    @Test func aHundredDamages() throws {
+        let world = Fixture.shared.world().world
         let map = try SiteMap(world)
         #expect(
             Set(map.structures) == [
@@ -142,7 +140,7 @@ private struct SiteMap {
             ])
         var dice = Dice(state: 77)
         var planted = 0
-        for round in 0..<16 {
+        for round in 0..<12 {
             for structure in map.structures {
                 let site = try map.site(structure, &dice)
                 let bit = dice.next(8)
@@ -164,13 +162,12 @@ private struct SiteMap {
                 world.machine.flipBit("/store", site.file, offset: site.offset, bit: bit)
             }
         }
-        #expect(planted >= 140)
+        #expect(planted >= 100)
         #expect(try world.verify().isClean)
     }
 
     @Test func aDamagedValueTellsItsKey() throws {
-        let world = ToolWorld()
-        try world.fill()
+        let world = Fixture.shared.world().world
         let map = try SiteMap(world)
         var dice = Dice(state: 4)
         for structure in [Finding.Structure.value, .shard, .shardTable] {
@@ -186,8 +183,7 @@ private struct SiteMap {
     }
 
     @Test func pagesThatCannotBeRead() throws {
-        let world = ToolWorld()
-        try world.fill()
+        let world = Fixture.shared.world().world
         let map = try SiteMap(world)
         var dice = Dice(state: 9)
         for structure in map.structures {
@@ -225,7 +221,7 @@ private struct SiteMap {
 
     @Test func evictionAndReuse() throws {
         let world = ToolWorld(segments: 9)
-        for round in 0..<4 {
+        for round in 0..<3 {
             try world.open()
             let space = try world.namespace("cache")
             for number in 0..<150 {
