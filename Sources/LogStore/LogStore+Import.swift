@@ -5,8 +5,8 @@ import BlockIO
 import SegmentFormat
 
 extension LogStore {
-    /// Moves the version counter past `version`, durably: only then may a block with a version up to
-    /// it be appended, since a version below the manifest's limit is never given out again.
+    /// Moves the version counter past `version`, durably: only then may a block with a version up
+    /// to it be appended, since a version below the manifest's limit is never given out again.
     /// Outcome `.done`, `.failed`, `.readOnly`, or `.invalid` for a version that no store gives.
     package func raiseVersions(token: UInt64, past version: UInt64) {
         guard version < 1 << 62 else {

@@ -1,5 +1,5 @@
-// ExportStream: a namespace's blocks as a stream of bytes: a header with the namespace's record, one
-// record a block, and an end with counts. docs/export-format.md tells it byte by byte.
+// ExportStream: a namespace's blocks as a stream of bytes: a header with the namespace's record,
+// one record a block, and an end with counts. docs/export-format.md tells it byte by byte.
 //
 // Every part carries a CRC32C of its own, the front of a record one before its value, so that no
 // length is believed before it is checked. A value's own checksum, made at its put, goes along

@@ -1,5 +1,5 @@
-// StoredImage: a block's stored image in memory, read whole: where its shards lie, and whether every
-// checksum in it holds. Nothing is believed before the table's own checksum and sum hold.
+// StoredImage: a block's stored image in memory, read whole: where its shards lie, and whether
+// every checksum in it holds. Nothing is believed before the table's own checksum and sum hold.
 
 /// What of a stored image does not verify.
 package enum ImageDamage: Equatable, Sendable {

@@ -1,5 +1,5 @@
-// ByteStream: the bytes of an export on their way out or in: a file descriptor with a buffer, or, for
-// tests, memory. Reading gives exactly what was asked for, or says that there is no more.
+// ByteStream: the bytes of an export on their way out or in: a file descriptor with a buffer, or,
+// for tests, memory. Reading gives exactly what was asked for, or says that there is no more.
 
 import Glibc
 import LogStore

@@ -1,7 +1,8 @@
-// Catalog: which blocks of a closed store are alive, found out as recovery would: the entries of the
-// newest whole checkpoint whose segments are still in the life that it saw, and what the segments
-// that it does not cover say since. Of two values of a key the higher version wins; a tombstone or
-// supersede kills what is below it; where two values are left, the newer counts only if it is whole.
+// Catalog: which blocks of a closed store are alive, found out as recovery would: the entries of
+// the newest whole checkpoint whose segments are still in the life that it saw, and what the
+// segments that it does not cover say since. Of two values of a key the higher version wins; a
+// tombstone or supersede kills what is below it; where two values are left, the newer counts only
+// if it is whole.
 //
 // On the way every entry of the checkpoint is held against the log: its record must lie where the
 // entry says, with the same version, length, shards, checksum and expiry.

@@ -1,5 +1,5 @@
-// ExportReader: an export read part by part, each checked before anything of it is believed. What is
-// wrong with a stream is told with the byte at which it was found.
+// ExportReader: an export read part by part, each checked before anything of it is believed. What
+// is wrong with a stream is told with the byte at which it was found.
 
 import LogStore
 import SegmentFormat

@@ -1,6 +1,6 @@
 // Exporter: a namespace's live blocks, in the order in which they lie on disk, as a checked stream.
-// Each is read and every checksum of it made again before it goes out; one that is not whole is left
-// out and told, never passed on.
+// Each is read and every checksum of it made again before it goes out; one that is not whole is
+// left out and told, never passed on.
 
 import BlockIO
 import LogStore

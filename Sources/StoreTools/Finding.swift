@@ -1,6 +1,6 @@
 // Finding: one thing that verifying found: which structure, where it lies, which keys it concerns.
-// A finding says where to look and nothing of what to do, so that whoever repairs can take a list of
-// them as its work.
+// A finding says where to look and nothing of what to do, so that whoever repairs can take a list
+// of them as its work.
 
 import LogStore
 

@@ -262,8 +262,8 @@ package final class Importer {
         return target
     }
 
-    /// Opens the namespace, making it if there is none: its slot, and the version above which blocks
-    /// keep theirs.
+    /// Opens the namespace, making it if there is none: its slot, and the version above which
+    /// blocks keep theirs.
     private func openSpace(
         _ header: ExportHeader, _ store: PumpedStore, _ target: Target
     ) throws(StoreError) -> (slot: UInt16, floor: UInt64) {

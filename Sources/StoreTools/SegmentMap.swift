@@ -1,5 +1,6 @@
-// SegmentMap: a page of HTML with a map of a store's segments, one square each: by live share, and by
-// age. It stands alone: its styles and drawings are in it, and it asks for nothing from elsewhere.
+// SegmentMap: a page of HTML with a map of a store's segments, one square each: by live share, and
+// by age. It stands alone: its styles and drawings are in it, and it asks for nothing from
+// elsewhere.
 
 import LogStore
 import SegmentFormat

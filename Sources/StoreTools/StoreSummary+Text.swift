@@ -1,5 +1,5 @@
-// A store's summary as text for people and as JSON for programs. Both tell the same; the JSON's names
-// are part of what docs/hearth-tool.md promises.
+// A store's summary as text for people and as JSON for programs. Both tell the same; the JSON's
+// names are part of what docs/hearth-tool.md promises.
 
 import LogStore
 import SegmentFormat

@@ -350,8 +350,8 @@ package final class Verifier {
         let first = expected.keys.filter { $0.page > 0 }.map(\.page).min()
         var finding = stray(
             info, first.map { $0 - 1 } ?? walks[number].valuesEnd,
-            "\(expected.count) records of the footer stand in no group: the pages that told of them "
-                + "do not verify")
+            "\(expected.count) records of the footer stand in no group: the pages that told of "
+                + "them do not verify")
         finding.length = 0
         for mark in expected.keys.sorted(by: { $0.version < $1.version }) {
             if let key = walks[number].keys[mark] { finding.add(key) }

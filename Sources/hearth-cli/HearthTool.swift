@@ -1,5 +1,6 @@
-// HearthTool: the program `hearth`: its commands, and what every one of them shares: the directories
-// of a closed store, the choice of driver, and how an error becomes a line and an exit code.
+// HearthTool: the program `hearth`: its commands, and what every one of them shares: the
+// directories of a closed store, the choice of driver, and how an error becomes a line and an exit
+// code.
 
 import ArgumentParser
 import BlockIO

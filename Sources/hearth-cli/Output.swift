@@ -1,5 +1,5 @@
-// Output: what the program prints: text whole or not at all to standard output, messages to standard
-// error, and there a progress bar with rate and time left while a terminal looks on.
+// Output: what the program prints: text whole or not at all to standard output, messages to
+// standard error, and there a progress bar with rate and time left while a terminal looks on.
 
 import Glibc
 import StoreTools

@@ -1,5 +1,6 @@
-// Inspecting: the JSON is JSON, its parts add up to the capacity, and it tells what the store itself
-// would tell; opening refuses with the right error; purging takes a namespace and nothing else.
+// Inspecting: the JSON is JSON, its parts add up to the capacity, and it tells what the store
+// itself would tell; opening refuses with the right error; purging takes a namespace and nothing
+// else.
 
 import Foundation
 import LogStore

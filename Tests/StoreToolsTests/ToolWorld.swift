@@ -1,5 +1,6 @@
 // ToolWorld: stores on a simulated machine, made through the real store and closed, for tests that
-// look at them with the tools. A world can be copied, so that each damage starts from the same disk.
+// look at them with the tools. A world can be copied, so that each damage starts from the same
+// disk.
 
 import BlockIO
 import LogStore
@@ -233,7 +234,8 @@ final class ToolWorld {
     }
 }
 
-/// A filled store that tests share, each with a copy of its machine: making it takes most of the time.
+/// A filled store that tests share, each with a copy of its machine: making it takes most of the
+/// time.
 final class Fixture: @unchecked Sendable {
     // Unchecked: made once, and afterwards only copied, under the lock.
     static let shared = Fixture()
