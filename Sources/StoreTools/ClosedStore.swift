@@ -57,7 +57,10 @@ package final class ClosedStore {
             if member.isStale && manifest.mode == StoreMode.cache.rawValue { continue }
             let count = Int(manifest.devices[member.index].segmentCount)
             for name in member.names {
-                guard let local = StoreFiles.segmentNumber(name), local >= 0 else { continue }
+                // A name that merely reads as a number, such as "+0001", is nobody's.
+                guard let local = StoreFiles.segmentNumber(name), local >= 0,
+                    StoreFiles.segment(local) == name
+                else { continue }
                 if local < count {
                     ids.append(SegmentTable.id(device: member.index, local: local))
                 } else {

@@ -145,7 +145,7 @@ package enum Purger {
         var values: [Range<Int>] = []
         try catalog.visit(info) { view in
             guard view.descriptor.hasValue else { return }
-            let first = Int(view.descriptor.page)
+            let first = min(pages, Int(view.descriptor.page))
             let range = first..<min(pages, first + Int(view.descriptor.storedPages))
             values.append(range)
             if catalog.mayLive(view, info.id) { kept.append(range) }

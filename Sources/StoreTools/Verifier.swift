@@ -87,7 +87,8 @@ package final class Verifier {
         self.store = store
         self.options = options
         self.progress = progress
-        catalog = try Catalog(store)
+        // How much there is to read is only known afterwards.
+        catalog = try Catalog(store) { _, _ in progress(store.io.bytesRead, 0) }
         pool = CheckPool(threads: options.threads)
     }
 

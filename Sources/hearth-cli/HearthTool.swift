@@ -30,7 +30,8 @@ struct HearthTool: ParsableCommand {
         ])
 }
 
-let toolVersion = "0.1"
+/// That of hearth.h, which a test holds it to.
+let toolVersion = "1.0"
 
 /// What a command ends with.
 enum ToolExit {

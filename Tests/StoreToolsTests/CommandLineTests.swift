@@ -211,9 +211,15 @@ private struct Ended {
             let script = try hearth("--generate-completion-script", shell)
             #expect(script.code == 0 && script.text.contains("hearth"))
         }
-        // Every command has its page.
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
             .deletingLastPathComponent().deletingLastPathComponent()
+        let header = try String(
+            contentsOf: root.appendingPathComponent("Sources/CHearth/include/hearth.h"),
+            encoding: .utf8)
+        let version = try hearth("--version").text.split { " .\n".contains($0) }
+        #expect(version.count == 3 && header.contains("HEARTH_VERSION_MAJOR \(version[1])\n"))
+        #expect(header.contains("HEARTH_VERSION_MINOR \(version[2])\n"))
+        // Every command has its page.
         for command in ["", "-verify", "-inspect", "-export", "-import", "-purge"] {
             let page = root.appendingPathComponent("docs/man/hearth\(command).1")
             let text = try String(contentsOf: page, encoding: .utf8)
