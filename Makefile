@@ -13,7 +13,8 @@ help:
 	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
 	@echo "make demo-vllm vLLM with Hearth off, on, and with its own connector (needs PyPI)"
 	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over"
-	@echo "make install  libhearth.so, hearth.h and hearth.pc into PREFIX=$(PREFIX); make uninstall"
+	@echo "make install  libhearth.so, hearth.h, hearth.pc, and the program hearth with manual pages"
+	@echo "              and shell completions, into PREFIX=$(PREFIX); make uninstall"
 	@echo "make format   format the Swift sources; make lint only looks"
 	@echo "make setup    install what is missing; make clean removes what was built"
 

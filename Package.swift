@@ -11,6 +11,8 @@ let package = Package(
         .library(name: "Hearth", targets: ["Hearth"]),
         .library(name: "hearth", type: .dynamic, targets: ["HearthABI"]),
         .executable(name: "hearth-bench", targets: ["hearth-bench"]),
+        // Installed as `hearth`; the library has that name here.
+        .executable(name: "hearth-cli", targets: ["hearth-cli"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
@@ -31,6 +33,15 @@ let package = Package(
         .target(
             name: "Hearth", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
             swiftSettings: strict),
+        .target(
+            name: "StoreTools", dependencies: ["LogStore", "BlockIO", "SegmentFormat"],
+            swiftSettings: strict),
+        .executableTarget(
+            name: "hearth-cli",
+            dependencies: [
+                "StoreTools", "LogStore", "BlockIO", "SegmentFormat",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: strict),
         .target(name: "CHearth"),
         .target(
             name: "HearthABI",
@@ -77,6 +88,10 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "HearthBenchTests", dependencies: ["BenchKit", "Hearth", "hearth-bench"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "StoreToolsTests",
+            dependencies: ["StoreTools", "hearth-cli", "Staging", "LogStore", "SimulatedDisk"],
             swiftSettings: strict),
         .testTarget(name: "HouseTests", swiftSettings: strict),
     ]

@@ -162,9 +162,10 @@ extension LogStore {
 
     /// Finds or makes a namespace. Outcome `.done` with the slot in `version`; `.invalid` when the
     /// fields do not fit, `.noSpace` when the table is full, `.conflict` with another layout.
+    /// `createdVersion` is for blocks that bring lower versions with them: see `raiseVersions`.
     package func openNamespace(
         token: UInt64, fields: [(String, String)], aligned: Bool, timeToLive: UInt32,
-        capBytes: UInt64
+        capBytes: UInt64, createdVersion: UInt64? = nil
     ) {
         let fingerprint = NamespaceRecord.fingerprint(fields: fields)
         if let slot = namespaces.find(fingerprint) {
@@ -184,7 +185,7 @@ extension LogStore {
         var record = NamespaceRecord(
             instance: manifest.nextNamespaceInstance, fingerprint: fingerprint, state: 0,
             aligned: aligned, ttlSeconds: timeToLive, capBytes: capBytes, fields: fields)
-        record.createdVersion = nextVersion
+        record.createdVersion = min(createdVersion ?? nextVersion, nextVersion)
         guard let slot = namespaces.add(record) else {
             delegate?.finished(Outcome(token: token, status: .noSpace))
             return

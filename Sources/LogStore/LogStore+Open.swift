@@ -150,14 +150,7 @@ struct Opener {
         do {
             try driver.lock(directory, holder: configuration.holder)
         } catch {
-            if error.errno == EAGAIN || error.errno == EACCES || error.errno == EWOULDBLOCK {
-                throw StoreError(
-                    .locked, operation: "open", subject: path, errno: error.errno,
-                    advice: "Another process has this store open: "
-                        + (error.detail.isEmpty ? "holder unknown" : error.detail)
-                        + ". Close it first.")
-            }
-            throw Self.translate(error, "lock", path, "Check the permissions of its LOCK file.")
+            throw StoreError(lock: error, directory: path)
         }
         var member: Member
         do {
@@ -588,15 +581,6 @@ struct Opener {
     static func translate(
         _ error: IOError, _ operation: String, _ subject: String, _ advice: String
     ) -> StoreError {
-        let kind: StoreError.Kind
-        switch error.errno {
-        case EACCES, EPERM, EROFS: kind = .permission
-        case ENOSPC, EDQUOT: kind = .noSpace
-        case ENOENT, ENOTDIR: kind = .missing
-        case EMFILE, ENFILE, ENOMEM: kind = .resource
-        default: kind = .input
-        }
-        return StoreError(
-            kind, operation: operation, subject: subject, errno: error.errno, advice: advice)
+        StoreError(error, operation, subject, advice)
     }
 }

@@ -324,7 +324,7 @@ package final class LogStore {
     }
 
     @inline(__always)
-    static func fullVersion(low: UInt32, base: UInt64) -> UInt64 {
+    package static func fullVersion(low: UInt32, base: UInt64) -> UInt64 {
         guard base != UInt64.max else { return UInt64(low) }
         return base + UInt64(low &- UInt32(truncatingIfNeeded: base))
     }

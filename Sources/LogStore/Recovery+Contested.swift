@@ -71,32 +71,10 @@ extension LogStore {
     func imageIsWhole(
         _ image: UnsafeRawBufferPointer, _ entry: IndexEntry, _ key: UnsafeRawBufferPointer
     ) -> Bool {
-        guard let base = image.baseAddress else { return false }
         let identity = Checksum.identitySeed(
             namespace: namespaces.fingerprint(entry.namespaceSlot), key: key,
             versionLow: entry.versionLow)
-        let layout = layout(entry)
-        if !layout.hasTable {
-            let seed = Checksum.valueSeed(identity: identity, shard: 0, length: entry.length)
-            return Checksum.crc32c(
-                seed, UnsafeRawBufferPointer(start: base, count: Int(entry.length)))
-                == entry.checksum
-        }
-        guard layout.tableOffset + layout.tableBytes <= image.count else { return false }
-        let table = base + layout.tableOffset
-        guard checkTable(entry, table, identity) else { return false }
-        var offset = layout.dataOffset
-        for shard in 0..<entry.shardCount {
-            let length = Int(tableLength(table, shard))
-            guard offset + length <= image.count else { return false }
-            let seed = Checksum.valueSeed(
-                identity: identity, shard: UInt32(shard), length: UInt32(length))
-            let sum = Checksum.crc32c(
-                seed, UnsafeRawBufferPointer(start: base + offset, count: length))
-            if sum != tableSum(table, shard) { return false }
-            offset += length
-            if layout.aligned { offset = offset.roundedUpToPage }
-        }
-        return true
+        return StoredImage(layout: layout(entry), bytes: image)
+            .damage(identity: identity, checksum: entry.checksum) == nil
     }
 }

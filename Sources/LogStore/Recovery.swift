@@ -194,32 +194,24 @@ extension LogStore {
         let state = segments.pointer(id)
         // Never written: its making was cut short by a crash.
         let blank = !unread && first.isZero && last.isZero
-        let (secret, store) = (manifest.secret, manifest.store)
-        let own = try? SegmentHeader.decode(first, secret: secret, store: store, segment: id)
-        let copy = try? SegmentHeader.decode(last, secret: secret, store: store, segment: id)
-        let header = own ?? copy
-        let generation = header?.generation ?? SegmentTrailer.peekGeneration(last)
-        guard let generation else {
+        let life = SegmentLife(
+            first: first, last: last, secret: manifest.secret, store: manifest.store,
+            segment: id, segmentPages: segmentPages)
+        guard life.generation != 0 else {
             unusable(id, damaged: !blank)
             return
         }
-        state.pointee.generation = generation
-        let trailer = try? SegmentTrailer.decode(
-            last, context: context(id), page: segmentPages - 1)
-        guard header != nil || trailer != nil else {
-            unusable(id, damaged: true)
-            return
+        state.pointee.generation = life.generation
+        nextGeneration = max(nextGeneration, life.generation)
+        if life.header == nil || (life.copy == nil && life.trailer == nil) {
+            statistics.recovery.damagedPages += 1
         }
-        nextGeneration = max(nextGeneration, generation)
-        if own == nil || (copy == nil && trailer == nil) { statistics.recovery.damagedPages += 1 }
         state.pointee.state = .sealed
         state.pointee.writtenPages = segmentPages
         state.pointee.metaPages = 1
-        if let trailer, trailer.footerPages > 0, trailer.footerFirstPage > 0,
-            UInt64(trailer.footerFirstPage) + UInt64(trailer.footerPages) < UInt64(segmentPages)
-        {
-            state.pointee.footerFirstPage = trailer.footerFirstPage
-            state.pointee.footerPages = trailer.footerPages
+        if let trailer = life.trailer, let footer = life.footer {
+            state.pointee.footerFirstPage = footer.first
+            state.pointee.footerPages = footer.pages
             state.pointee.minVersion = trailer.minVersion
             state.pointee.minValueVersion = trailer.minValueVersion
             state.pointee.maxVersion = trailer.maxVersion
@@ -644,5 +636,5 @@ extension LogStore {
 }
 
 extension UnsafeRawBufferPointer {
-    var isZero: Bool { allSatisfy { $0 == 0 } }
+    package var isZero: Bool { allSatisfy { $0 == 0 } }
 }

@@ -8,18 +8,18 @@
 
 import SegmentFormat
 
-struct SegmentScan {
-    let segment: UInt32
-    let endPage: UInt32
+package struct SegmentScan {
+    package let segment: UInt32
+    package let endPage: UInt32
     /// The next page to look at.
-    private(set) var position: UInt32 = 1
+    package private(set) var position: UInt32 = 1
     /// First page behind the last group found.
-    private(set) var groupsEnd: UInt32 = 1
-    private(set) var damagedPages = 0
+    package private(set) var groupsEnd: UInt32 = 1
+    package private(set) var damagedPages = 0
     /// Pages that say that they are descriptor pages of this life and place, but do not verify.
-    private(set) var rottenPages = 0
+    package private(set) var rottenPages = 0
     /// What has to be read next.
-    private(set) var wanted: (first: UInt32, count: UInt32)?
+    package private(set) var wanted: (first: UInt32, count: UInt32)?
 
     private var windowFirst: UInt32 = 0
     private var windowCount: UInt32 = 0
@@ -29,14 +29,14 @@ struct SegmentScan {
     private var arrivedErrno: Int32 = 0
 
     /// `from` is the first page of a group.
-    init(segment: UInt32, endPage: UInt32, from: UInt32 = 1) {
+    package init(segment: UInt32, endPage: UInt32, from: UInt32 = 1) {
         self.segment = segment
         self.endPage = endPage
         position = from
     }
 
     /// The wanted pages have been read (or not).
-    mutating func arrived(errno: Int32) {
+    package mutating func arrived(errno: Int32) {
         guard let wanted else { return }
         self.wanted = nil
         if errno == 0 {
@@ -51,9 +51,11 @@ struct SegmentScan {
     }
 
     /// Goes on as far as the pages in memory reach. `visit` may refuse a record for now: the scan
-    /// comes back to it. True: the segment is through.
-    mutating func advance(
+    /// comes back to it. `stray` is shown each page that is no descriptor page of this life. True:
+    /// the segment is through.
+    package mutating func advance(
         memory: UnsafeMutableRawPointer, capacity: Int, context: PageContext,
+        stray: ((UnsafeRawBufferPointer, UInt32) -> Void)? = nil,
         visit: (RecordView, DescriptorPageHeader) -> Bool
     ) -> Bool {
         let pageBytes = FormatConstants.pageBytes
@@ -76,6 +78,7 @@ struct SegmentScan {
                 {
                     rottenPages += 1
                 }
+                if read == nil { stray?(page, position) }
                 position += 1
                 continue
             }

@@ -2,6 +2,7 @@
 // Programmer errors are preconditions; damage found while running is a miss and a counter.
 
 import BlockIO
+import Glibc
 
 package struct StoreError: Error, Equatable, Sendable, CustomStringConvertible {
     package enum Kind: String, Sendable {
@@ -48,5 +49,34 @@ package struct StoreError: Error, Equatable, Sendable, CustomStringConvertible {
         if offset >= 0 { text += ", offset \(offset)" }
         if errno != 0 { text += ", errno \(errno)" }
         return text + ". " + advice
+    }
+}
+
+extension StoreError {
+    /// What a control call's errno means to whoever opens a store.
+    package init(_ error: IOError, _ operation: String, _ subject: String, _ advice: String) {
+        let kind: Kind
+        switch error.errno {
+        case EACCES, EPERM, EROFS: kind = .permission
+        case ENOSPC, EDQUOT: kind = .noSpace
+        case ENOENT, ENOTDIR: kind = .missing
+        case EMFILE, ENFILE, ENOMEM: kind = .resource
+        default: kind = .input
+        }
+        self.init(
+            kind, operation: operation, subject: subject, errno: error.errno, advice: advice)
+    }
+
+    /// The lock of a directory was not granted.
+    package init(lock error: IOError, directory: String) {
+        if error.errno == EAGAIN || error.errno == EACCES || error.errno == EWOULDBLOCK {
+            self.init(
+                .locked, operation: "open", subject: directory, errno: error.errno,
+                advice: "Another process has this store open: "
+                    + (error.detail.isEmpty ? "holder unknown" : error.detail)
+                    + ". Close it first.")
+        } else {
+            self.init(error, "lock", directory, "Check the permissions of its LOCK file.")
+        }
     }
 }

@@ -191,6 +191,26 @@ package struct DescriptorPageReader {
         looksLike(page) && page.u64(16) == generation && page.u32(32) == pageNumber
     }
 
+    /// Whether a page that does not verify was written as a descriptor page of this life and place,
+    /// and only its magic, generation or page number changed since: with them put right, it
+    /// verifies. So it is told from pages of earlier lives, which do not claim this one either.
+    package static func isSpoilt(
+        _ page: UnsafeRawBufferPointer, context: PageContext, pageNumber: UInt32
+    ) -> Bool {
+        guard page.count == FormatConstants.pageBytes else { return false }
+        return withUnsafeTemporaryAllocation(
+            byteCount: FormatConstants.pageBytes, alignment: 8
+        ) { copy in
+            copy.copyMemory(from: page)
+            copy.put(FormatConstants.descriptorMagic, 0)
+            copy.put(context.generation, 16)
+            copy.put(pageNumber, 32)
+            return UnsafeRawBufferPointer(copy).verifies(
+                context.seed(FormatConstants.descriptorMagic, page: pageNumber),
+                at: DescriptorPageHeader.checkOffset)
+        }
+    }
+
     package init(
         page: UnsafeRawBufferPointer, context: PageContext, pageNumber: UInt32
     ) throws(FormatError) {

@@ -55,13 +55,13 @@ package struct NamespaceRecord: Sendable {
     static let fixedBytes = 72
     static let maximumFields = 64
 
-    var encodedBytes: Int {
+    package var encodedBytes: Int {
         var bytes = Self.fixedBytes
         for (name, value) in fields { bytes += 4 + name.utf8.count + value.utf8.count }
         return (bytes + 7) & ~7
     }
 
-    func encode(_ to: UnsafeMutableRawBufferPointer) {
+    package func encode(_ to: UnsafeMutableRawBufferPointer) {
         to.put(UInt32(encodedBytes), 0)
         to.put(UInt16(fields.count), 4)
         to.put(slot, 6)
@@ -89,7 +89,7 @@ package struct NamespaceRecord: Sendable {
     }
 
     /// Decodes the record at the front of `from`; returns it with its size.
-    static func decode(
+    package static func decode(
         _ from: UnsafeRawBufferPointer
     ) throws(FormatError) -> (NamespaceRecord, Int) {
         guard from.count >= fixedBytes else { throw .damaged }

@@ -1,0 +1,237 @@
+// Verifying: a store as its owner left it is clean, whatever was done to it before; and any byte
+// that matters, turned over, is found: in the right structure, at the right place.
+
+import LogStore
+import SegmentFormat
+import SimulatedDisk
+import Testing
+
+@testable import StoreTools
+
+/// A byte that matters, and what must be said of it.
+private struct Site {
+    var structure: Finding.Structure
+    /// Others that may be told of instead or besides.
+    var also: Set<Finding.Structure> = []
+    var directory = "/store"
+    var file: String
+    var offset: Int
+}
+
+/// Every structure of a store, with the bytes that it is made of.
+private struct SiteMap {
+    private var ranges: [Finding.Structure: [(file: String, range: Range<Int>)]] = [:]
+    private let page = FormatConstants.pageBytes
+
+    init(_ world: ToolWorld) throws {
+        let machine = world.machine
+        try world.closed { store in
+            for copy in 0..<Manifest.copies {
+                add(.manifest, "manifest", copy * Manifest.copyBytes, Manifest.copyBytes)
+            }
+            let catalog = try Catalog(store)
+            for info in catalog.segments where info.generation != 0 {
+                let name = StoreFiles.segment(SegmentTable.local(info.id))
+                let last = Int(store.segmentPages - 1) * page
+                add(.header, name, 0, page)
+                add(.trailer, name, last, page)
+                if let footer = info.life?.footer {
+                    add(.footer, name, Int(footer.first) * page, Int(footer.pages) * page)
+                }
+                let bytes =
+                    machine.contents("/store", name, offset: 0, length: last + page) ?? []
+                addGroups(bytes, name, store.context(info.id, generation: info.generation))
+                addValues(store, catalog, info, name)
+            }
+            for dump in catalog.dumps where dump.counts {
+                let name = dump.path.split(separator: "/").last.map(String.init) ?? ""
+                let table = CheckpointHeader.dataOffset(
+                    segments: Int(dump.header?.segmentCount ?? 0))
+                add(.checkpoint, name, 0, Int(table))
+                add(
+                    .checkpoint, name, Int(table),
+                    Int(dump.end?.chunkCount ?? 0) * CheckpointChunk.chunkBytes)
+            }
+        }
+    }
+
+    private mutating func add(
+        _ structure: Finding.Structure, _ file: String, _ offset: Int, _ length: Int
+    ) {
+        ranges[structure, default: []].append((file, offset..<(offset + length)))
+    }
+
+    private mutating func addGroups(_ bytes: [UInt8], _ name: String, _ context: PageContext) {
+        bytes.withUnsafeBytes { all in
+            for number in 1..<(all.count / page - 1) {
+                let bytes = UnsafeRawBufferPointer(
+                    rebasing: all[(number * page)..<((number + 1) * page)])
+                guard
+                    let reader = try? DescriptorPageReader(
+                        page: bytes, context: context, pageNumber: UInt32(number)),
+                    reader.header.kind == .group
+                else { continue }
+                add(.descriptor, name, number * page, page)
+            }
+        }
+    }
+
+    private mutating func addValues(
+        _ store: ClosedStore, _ catalog: Catalog, _ info: SegmentInfo, _ name: String
+    ) {
+        var info = info
+        var found: [Finding] = []
+        var added: [(Finding.Structure, Int, Int)] = []
+        let id = info.id
+        try? RecordReader(store: store).read(&info, findings: &found) { view in
+            guard catalog.isLive(view, id),
+                let space = store.namespaces[view.descriptor.namespaceInstance]
+            else { return }
+            let layout = BlockLayout(
+                length: view.descriptor.length, shardCount: Int(view.descriptor.shardCount) + 1,
+                aligned: space.aligned)
+            let start = Int(view.descriptor.page) * page
+            if layout.hasTable {
+                added.append((.shardTable, start + layout.tableOffset, layout.tableBytes))
+                // The first shard is always there, with one byte at least.
+                added.append((.shard, start + layout.dataOffset, 1))
+            } else {
+                added.append((.value, start, Int(layout.length)))
+            }
+        }
+        for (structure, offset, length) in added { add(structure, name, offset, length) }
+    }
+
+    func site(_ structure: Finding.Structure, _ dice: inout Dice) throws -> Site {
+        let all = try #require(ranges[structure], "no \(structure) in this store")
+        let (file, range) = all[dice.next(all.count)]
+        return Site(
+            structure: structure, file: file, offset: range.lowerBound + dice.next(range.count))
+    }
+
+    var structures: [Finding.Structure] {
+        Finding.Structure.allCases.filter { ranges[$0] != nil }
+    }
+}
+
+@Suite struct VerifyTests {
+    @Test(arguments: [0, 2])
+    func aClosedStoreIsClean(threads: Int) throws {
+        let (world, made) = Fixture.shared.world()
+        let report = try world.verify(threads: threads)
+        #expect(report.findings.isEmpty, "\(report.findings.map(\.line))")
+        let blocks = made.values.flatMap(\.values)
+        #expect(report.blocks == UInt64(blocks.count))
+        #expect(report.wholeBlocks == report.blocks)
+        #expect(report.valueBytes == UInt64(blocks.map(\.value.count).reduce(0, +)))
+        #expect(report.shards == UInt64(blocks.map(\.shards.count).reduce(0, +)))
+        #expect(report.deadBlocks > 0 && report.deadDamaged == 0)
+        #expect(report.footerPages > 0 && report.descriptorPages > 10)
+        #expect(report.checkpointEntries == report.blocks)
+    }
+
+    @Test func aHundredDamages() throws {
+        let world = Fixture.shared.world().world
+        let map = try SiteMap(world)
+        #expect(
+            Set(map.structures) == [
+                .manifest, .header, .trailer, .footer, .descriptor, .value, .shardTable, .shard,
+                .checkpoint,
+            ])
+        var dice = Dice(state: 77)
+        var planted = 0
+        for round in 0..<12 {
+            for structure in map.structures {
+                let site = try map.site(structure, &dice)
+                let bit = dice.next(8)
+                #expect(world.machine.flipBit("/store", site.file, offset: site.offset, bit: bit))
+                let report = try world.verify()
+                let hit = report.damage.contains {
+                    $0.path == "/store/" + site.file
+                        && (site.structure == $0.structure || site.also.contains($0.structure))
+                        && UInt64(site.offset) >= $0.offset
+                        && UInt64(site.offset) < $0.offset + max($0.length, 1)
+                }
+                #expect(
+                    hit,
+                    """
+                    round \(round), \(structure.rawValue) in \(site.file) at \(site.offset), \
+                    bit \(bit): \(report.findings.map(\.line))
+                    """)
+                planted += 1
+                world.machine.flipBit("/store", site.file, offset: site.offset, bit: bit)
+            }
+        }
+        #expect(planted >= 100)
+        #expect(try world.verify().isClean)
+    }
+
+    @Test func aDamagedValueTellsItsKey() throws {
+        let world = Fixture.shared.world().world
+        let map = try SiteMap(world)
+        var dice = Dice(state: 4)
+        for structure in [Finding.Structure.value, .shard, .shardTable] {
+            let site = try map.site(structure, &dice)
+            world.machine.flipBit("/store", site.file, offset: site.offset, bit: 1)
+            let report = try world.verify()
+            world.machine.flipBit("/store", site.file, offset: site.offset, bit: 1)
+            #expect(report.damage.count == 1)
+            let key = try #require(report.damage.first?.keys.first)
+            #expect(String(decoding: key.bytes, as: UTF8.self).hasPrefix("block-"))
+            #expect(report.wholeBlocks == report.blocks - 1)
+        }
+    }
+
+    @Test func pagesThatCannotBeRead() throws {
+        let world = Fixture.shared.world().world
+        let map = try SiteMap(world)
+        var dice = Dice(state: 9)
+        for structure in map.structures {
+            let copy = ToolWorld(machine: world.machine.copy())
+            let site = try map.site(structure, &dice)
+            copy.machine.breakPages("/store", site.file, offset: site.offset, length: 1)
+            let report = try copy.verify()
+            #expect(
+                report.damage.contains {
+                    $0.path == "/store/" + site.file && $0.text.contains("errno")
+                }, "\(structure): \(report.findings.map(\.line))")
+        }
+    }
+
+    /// What a crash leaves, an opening puts right; after closing again, nothing is wrong.
+    @Test(arguments: 0..<12)
+    func afterACrash(seed: Int) throws {
+        let world = ToolWorld()
+        try world.open()
+        let space = try world.namespace("crash")
+        var dice = Dice(state: UInt64(seed))
+        for number in 0..<(20 + dice.next(60)) {
+            try world.put(
+                "k-\(number % 40)", space, payload("k-\(number)", 1 + dice.next(50_000)),
+                replace: number >= 40)
+            if number % 9 == 8 { _ = try world.remove("k-\(number % 40)", space) }
+        }
+        world.crash(.random(seed: UInt64(seed)))
+        _ = try world.verify()
+        try world.open()
+        world.close()
+        let report = try world.verify()
+        #expect(report.isClean, "\(report.findings.map(\.line))")
+    }
+
+    @Test func evictionAndReuse() throws {
+        let world = ToolWorld(segments: 9)
+        for round in 0..<3 {
+            try world.open()
+            let space = try world.namespace("cache")
+            for number in 0..<150 {
+                try world.put(
+                    "r\(round)-\(number)", space, payload("r\(round)-\(number)", 60_000))
+            }
+            world.close()
+            let report = try world.verify()
+            #expect(report.isClean, "\(report.findings.map(\.line))")
+            #expect(report.blocks > 100)
+        }
+    }
+}
