@@ -148,9 +148,12 @@ package final class Catalog {
             let known = known(info)
             let covered = known?.state == SegmentState.sealed.rawValue
             let settled = known?.writtenPages ?? 0
-            try reader.read(&info, findings: &findings) { view in
+            // A list of its own: what is told of the records goes to the other one meanwhile.
+            var told: [Finding] = []
+            try reader.read(&info, findings: &told) { view in
                 take(view, id, covered: covered, settled: settled)
             }
+            findings += told
             // A group whose descriptors are damaged may still be known to the checkpoint.
             info.writtenPages = max(info.writtenPages, info.state == .open ? Int(settled) : 0)
             segments[number] = info

@@ -183,8 +183,12 @@ struct ClosedStoreOpener {
                 advice: "Give the store's directory, or one for each of its members.")
         }
         var found: [ClosedStore.Member] = []
+        let paths = directories.map { path in
+            // A lock that is our own would be a puzzling answer to "a" and "a/".
+            String(path.prefix { $0 == "/" }) + path.split(separator: "/").joined(separator: "/")
+        }
         for (place, path) in directories.enumerated() {
-            if directories[..<place].contains(path) {
+            if paths[..<place].contains(paths[place]) {
                 throw StoreError(
                     .configuration, operation: "open", subject: path,
                     advice: "The directory is given twice.")

@@ -119,8 +119,8 @@ extension ClosedStore {
         _ found: (Finding.Structure, UInt64, String) -> Finding, _ findings: inout [Finding]
     ) {
         let offset = Self.offset(page: segmentPages - 1)
-        if life.trailer != nil {
-            if life.footer == nil {
+        if let trailer = life.trailer {
+            if life.footer == nil, trailer.recordCount > 0 {
                 findings.append(found(.trailer, offset, "tells a footer that cannot be"))
             }
             return

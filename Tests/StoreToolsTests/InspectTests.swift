@@ -132,6 +132,7 @@ extension ToolWorld {
         let (world, _) = Fixture.shared.world()
         #expect(world.refusal(["/nowhere"])?.kind == .missing)
         #expect(world.refusal(["/store", "/store"])?.kind == .configuration)
+        #expect(world.refusal(["/store", "/store/"])?.kind == .configuration)
         let driver = world.newDriver(seed: 77)
         _ = try driver.openDirectory("/none", create: true)
         #expect(world.refusal(["/none"])?.kind == .notAStore)

@@ -182,6 +182,42 @@ private struct SiteMap {
         }
     }
 
+    /// Entries of a checkpoint that verifies, and tells what the log does not.
+    @Test(arguments: [0, 8, 24, 36])
+    func anEntryThatIsNotTrue(byte: Int) throws {
+        let world = Fixture.shared.world().world
+        let (path, sequence, offset) = try world.closed { store in
+            let dump = try #require(try Catalog(store).dump)
+            let header = try #require(dump.header)
+            return (
+                dump.path, header.sequence,
+                CheckpointHeader.dataOffset(segments: Int(header.segmentCount))
+            )
+        }
+        let driver = world.newDriver(seed: 2)
+        let io = OfflineIO(driver: driver, clock: world.clock)
+        let directory = try driver.openDirectory("/store", create: false)
+        let name = try #require(path.split(separator: "/").last.map(String.init))
+        let file = try driver.open(directory, name, .existing)
+        let buffer = PageBuffer(bytes: CheckpointChunk.chunkBytes)
+        let bytes = UnsafeMutableRawBufferPointer(start: buffer.base, count: buffer.count)
+        #expect(io.read(file, offset: offset, into: buffer.base, length: buffer.count) == 0)
+        let (secret, id) = try world.closed { ($0.manifest.secret, $0.manifest.store) }
+        let entries = try CheckpointChunk.open(
+            buffer.bytes, secret: secret, store: id, sequence: sequence, index: 0)
+        bytes[CheckpointChunk.payloadOffset + 40 * 5 + byte] ^= 64
+        CheckpointChunk.seal(
+            bytes, secret: secret, store: id, sequence: sequence, index: 0, entries: entries)
+        #expect(
+            io.end(io.begin(.write, file, offset: offset, buffer.base, length: buffer.count)) == 0)
+        driver.close(file)
+        driver.close(directory)
+        let report = try world.verify()
+        #expect(
+            report.damage.contains { $0.structure == .index && $0.path == path },
+            "\(report.findings.map(\.line))")
+    }
+
     @Test func pagesThatCannotBeRead() throws {
         let world = Fixture.shared.world().world
         let map = try SiteMap(world)
