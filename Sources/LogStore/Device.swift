@@ -45,7 +45,7 @@ package struct Device {
         self.id = id
     }
 
-    var takesWrites: Bool { state == .healthy }
+    package var takesWrites: Bool { state == .healthy }
     var isReadable: Bool { state == .healthy || state == .suspect }
 
     static let goneErrors: [Int32] = [6, 19, 108, 116]  // ENXIO, ENODEV, ESHUTDOWN, ESTALE

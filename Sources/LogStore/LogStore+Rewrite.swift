@@ -43,10 +43,20 @@ extension LogStore {
 
     package func endRewriting() { rewriting = false }
 
+    /// Whether there is a segment that reclaim may empty now.
+    package var hasVictim: Bool {
+        devices.indices.contains { devices[$0].takesWrites && victim($0) != nil }
+    }
+
     /// Clean segments of a device, those not made yet included, that rewriting may take.
     package func spareSegments(_ device: Int) -> Int {
-        let unmade = segments.counts[device] - reclaimers[device].nextLocal
-        let made = reclaimers[device].clean.count + (devices[device].full ? 0 : max(0, unmade))
+        var made = reclaimers[device].clean.count
+        if !devices[device].full {
+            for local in 0..<segments.counts[device]
+            where segments[SegmentTable.id(device: device, local: local)].state == .uncreated {
+                made += 1
+            }
+        }
         return max(0, made - reservedForRecords(device))
     }
 

@@ -15,13 +15,16 @@ package final class PumpedStore: LogStoreDelegate {
     /// Opens the store that was just looked at and closed; `blocks` is what its index is to hold.
     package init(
         _ manifest: Manifest, _ directories: [String], blocks: Int, driver: any BlockDriver,
-        clock: any Clock, holder: String, entropy: (UInt64, UInt64, UInt64, UInt64)
+        clock: any Clock, holder: String, entropy: (UInt64, UInt64, UInt64, UInt64),
+        rewriting: Bool = false
     ) throws(StoreError) {
         var configuration = LogStoreConfiguration(
             manifest: manifest, directories: directories, blocks: blocks, entropy: entropy)
         configuration.holder = holder
         log = try LogStore.open(configuration, driver: driver, clock: clock)
         log.delegate = self
+        // Before the first turn, which might evict something.
+        if rewriting { log.beginRewriting() }
         guard log.manifest.epoch == manifest.epoch else {
             shutDown()
             throw StoreError(
@@ -70,6 +73,11 @@ package final class PumpedStore: LogStoreDelegate {
     package func ask(_ body: (LogStore, UInt64) -> Void) -> Outcome {
         let token = token()
         body(log, token)
+        return outcome(of: token)
+    }
+
+    /// Waits for the outcome of what was asked.
+    package func outcome(of token: UInt64) -> Outcome {
         while true {
             if let outcome = take(token) { return outcome }
             pump()

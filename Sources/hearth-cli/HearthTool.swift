@@ -12,7 +12,7 @@ import StoreTools
 struct HearthTool: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "hearth",
-        abstract: "Looks after Hearth stores: verifies, inspects, exports, imports, purges.",
+        abstract: "Looks after Hearth stores: verifies, inspects, compacts, exports, imports, purges.",
         discussion: """
             Every command works on a closed store: it takes the store's lock, and says who has it \
             where somebody does. A store of several devices is given by the directories of all its \
@@ -26,7 +26,7 @@ struct HearthTool: ParsableCommand {
         version: "hearth \(toolVersion)",
         subcommands: [
             VerifyCommand.self, InspectCommand.self, ExportCommand.self, ImportCommand.self,
-            PurgeCommand.self,
+            PurgeCommand.self, CompactCommand.self,
         ])
 }
 
