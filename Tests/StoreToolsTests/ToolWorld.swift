@@ -264,7 +264,9 @@ struct Put: Equatable {
 extension ToolWorld {
     /// Fills the store with a bit of everything and closes it; what lives, by namespace name.
     @discardableResult
-    func fill(blocks: Int = 140, seed: UInt64 = 3) throws -> [String: [String: Put]] {
+    func fill(
+        blocks: Int = 140, seed: UInt64 = 3, closes: Bool = true
+    ) throws -> [String: [String: Put]] {
         try open()
         var made: [String: [String: Put]] = ["packed": [:], "aligned": [:]]
         let spaces = [
@@ -301,7 +303,7 @@ extension ToolWorld {
             made["packed"]?[key] = Put(
                 key: key, value: value, shards: [UInt32(value.count)], version: answer.version)
         }
-        close()
+        if closes { close() }
         return made
     }
 }

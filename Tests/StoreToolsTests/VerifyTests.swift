@@ -138,9 +138,28 @@ private struct SiteMap {
                 .manifest, .header, .trailer, .footer, .descriptor, .value, .shardTable, .shard,
                 .checkpoint,
             ])
-        var dice = Dice(state: 77)
+        #expect(try plant(world, map, rounds: 12, seed: 77) >= 100)
+        #expect(try world.verify().isClean)
+    }
+
+    /// Killed, so that there is no checkpoint: the log alone says what lives.
+    @Test func damagesWithoutACheckpoint() throws {
+        let world = ToolWorld()
+        try world.fill(blocks: 70, closes: false)
+        world.crash(.all)
+        #expect(try world.verify().isClean)
+        let map = try SiteMap(world)
+        #expect(!map.structures.contains(.checkpoint))
+        #expect(try plant(world, map, rounds: 3, seed: 8) >= 20)
+    }
+
+    /// Turns one bit of each structure over, round by round, and looks that it is found; how many.
+    private func plant(
+        _ world: ToolWorld, _ map: SiteMap, rounds: Int, seed: UInt64
+    ) throws -> Int {
+        var dice = Dice(state: seed)
         var planted = 0
-        for round in 0..<12 {
+        for round in 0..<rounds {
             for structure in map.structures {
                 let site = try map.site(structure, &dice)
                 let bit = dice.next(8)
@@ -162,8 +181,7 @@ private struct SiteMap {
                 world.machine.flipBit("/store", site.file, offset: site.offset, bit: bit)
             }
         }
-        #expect(planted >= 100)
-        #expect(try world.verify().isClean)
+        return planted
     }
 
     @Test func aDamagedValueTellsItsKey() throws {
