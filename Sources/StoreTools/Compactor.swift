@@ -186,7 +186,8 @@ package final class Compactor {
         let bytes = UInt64(need) * store.log.manifest.segmentBytes
         return StoreError(
             .noSpace, operation: "compact", subject: "the store",
-            advice: "In this order it needs \(Figures.size(bytes)) more that are free, and emptying "
+            advice:
+                "In this order it needs \(Figures.size(bytes)) more that are free, and emptying "
                 + "the emptiest segments first does not give as much: delete something, or use "
                 + "--order none, which only takes dead space out. Nothing was changed.")
     }

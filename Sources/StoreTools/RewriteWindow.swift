@@ -140,7 +140,8 @@ struct RewriteRoom {
         for segment in members.keys {
             members[segment]?.sort { order.blocks[$0].page < order.blocks[$1].page }
         }
-        free = log.devices.indices.filter { log.devices[$0].takesWrites }
+        free =
+            log.devices.indices.filter { log.devices[$0].takesWrites }
             .map { log.spareSegments($0) }.min() ?? 0
         filled = usable  // the first block takes a segment
     }

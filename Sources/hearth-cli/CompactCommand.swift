@@ -112,7 +112,8 @@ struct CompactCommand: ParsableCommand {
             text += " (\(report.movedForRoom) of them to make room first)"
         }
         text += "; \(report.freeSegments) segments were free"
-        text += report.neededSegments > report.freeSegments
+        text +=
+            report.neededSegments > report.freeSegments
             ? ", \(report.neededSegments) wanted for all in order\n" : "\n"
         if !report.isWhole { text += "not all of it: run it again to go on\n" }
         if report.damaged > 0 {

@@ -12,7 +12,7 @@ import StoreTools
 struct HearthTool: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "hearth",
-        abstract: "Looks after Hearth stores: verifies, inspects, compacts, exports, imports, purges.",
+        abstract: "Looks after closed stores: verify, inspect, compact, export, import, purge.",
         discussion: """
             Every command works on a closed store: it takes the store's lock, and says who has it \
             where somebody does. A store of several devices is given by the directories of all its \

@@ -157,6 +157,12 @@ private struct Ended {
         let several = try hearth("export", store, "--namespace", "bf16", "--output", file)
         #expect(several.code == 7 && several.error.contains("model=packed"))
 
+        let would = try json(try hearth("compact", target, "--dry-run", "--json").out)
+        #expect(would["dry_run"] as? Bool == true && would["moved_blocks"] is Int)
+        let dense = try hearth("compact", target, "--order", "key")
+        #expect(dense.code == 0 && dense.text.contains("after"), "\(dense.error)")
+        #expect(try hearth("verify", target).code == 0)
+
         let look = try json(
             try hearth("purge", target, "--namespace", "packed", "--dry-run", "--json").out)
         #expect(look["blocks"] as? Int == blocks && look["purged"] as? Bool == false)
@@ -185,6 +191,9 @@ private struct Ended {
         #expect(try hearth("verify").code == 64)
         #expect(try hearth("verify", store, "--threads", "many").code == 64)
         #expect(try hearth("purge", store).code == 64)
+        #expect(try hearth("compact", store, "--order", "size").code == 64)
+        #expect(try hearth("compact", store, "--utilization", "2").code == 64)
+        #expect(try hearth("compact", store, "--max-bytes", "lots").code == 64)
         #expect(try hearth("nonsense").code == 64)
         #expect(try hearth("--help").code == 0)
 
@@ -220,7 +229,7 @@ private struct Ended {
         #expect(version.count == 3 && header.contains("HEARTH_VERSION_MAJOR \(version[1])\n"))
         #expect(header.contains("HEARTH_VERSION_MINOR \(version[2])\n"))
         // Every command has its page.
-        for command in ["", "-verify", "-inspect", "-export", "-import", "-purge"] {
+        for command in ["", "-verify", "-inspect", "-compact", "-export", "-import", "-purge"] {
             let page = root.appendingPathComponent("docs/man/hearth\(command).1")
             let text = try String(contentsOf: page, encoding: .utf8)
             #expect(text.contains(".TH HEARTH"))
