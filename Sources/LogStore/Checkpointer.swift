@@ -5,7 +5,8 @@
 // met again in the log.
 //
 // The file: header page, segment table, chunks of entries, and last the end page at its own fixed
-// place, written after everything else is flushed: only a dump with a matching end counts.
+// place, written after everything else is flushed, the segments that the dump speaks of included:
+// only a dump with a matching end counts.
 
 import BlockIO
 import SegmentFormat
@@ -14,6 +15,8 @@ enum CheckpointPhase: UInt8 {
     case idle
     case header
     case chunks
+    /// Waits for a flush of what the dump tells of.
+    case settling
     case flushing
     case end
     case endFlush
@@ -33,6 +36,8 @@ struct Checkpointer {
     /// A caller that waits for the one under way (or the next) to end.
     var waiting: [UInt64] = []
     var requested = false
+    /// The flush after which what the dump tells of is durable.
+    var flushNumber: UInt64 = 0
     /// Made anew for each header, in room that stays.
     var table: [CheckpointSegment] = []
 
@@ -73,6 +78,7 @@ extension LogStore {
                 && since >= UInt64(configuration.checkpointShare) * dumpBytes
             if (checkpointer.requested || due) && !readOnly { startCheckpoint() }
         case .chunks: writeChunks()
+        case .settling: settleCheckpoint()
         default: break
         }
     }
@@ -234,6 +240,24 @@ extension LogStore {
             checkpointer.offset += UInt64(CheckpointChunk.chunkBytes)
         }
         if checkpointer.bucket >= index.bucketCount && checkpointer.pendingIO == 0 {
+            checkpointer.phase = .settling
+            checkpointer.flushNumber = flush.begun + 1
+            flush.isWanted = true
+        }
+    }
+
+    /// The dump tells where blocks were moved to before that is flushed, and a crash could take the
+    /// copies: so it counts only after a flush of everything that it tells of. Where moved blocks
+    /// could not be flushed it does not count at all, and the one before it knows their old places.
+    private func settleCheckpoint() {
+        guard flush.begun >= checkpointer.flushNumber, !flush.isRunning else { return }
+        var isLost = flush.lastFailed >= checkpointer.flushNumber
+        segments.forEach { id in
+            if segments[id].holdsLostMoves && segments[id].liveBlocks > 0 { isLost = true }
+        }
+        if isLost {
+            endCheckpoint(failed: true)
+        } else {
             syncCheckpoint(.flushing)
         }
     }
@@ -262,7 +286,7 @@ extension LogStore {
         case .flushing: writeCheckpointEnd()
         case .end: syncCheckpoint(.endFlush)
         case .endFlush: endCheckpoint(failed: false)
-        case .idle, .chunks: break
+        case .idle, .chunks, .settling: break
         }
     }
 

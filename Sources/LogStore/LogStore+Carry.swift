@@ -62,7 +62,9 @@ extension LogStore {
     /// Moves the index to the copy just written, unless the key has moved on meanwhile.
     func republish(_ operation: Int32) -> Bool {
         let slot = operations.slots + Int(operation)
-        guard let present = index.find(slot.pointee.fingerprint),
+        // A segment whose flush failed while this was being written will not be flushed again.
+        guard segments[slot.pointee.segment].state != .quarantined,
+            let present = index.find(slot.pointee.fingerprint),
             present.isSameBlock(as: slot.pointee.entry)
         else { return false }
         var made = entry(operation)
@@ -84,7 +86,8 @@ extension LogStore {
             statistics.reinsertedBytes += UInt64(slot.pointee.length)
             reclaimers[device].note(
                 moved: slot.pointee.segment, end: slot.pointee.page + slot.pointee.storedPages)
-        } else if let present = index.find(slot.pointee.fingerprint),
+        } else if namespaces.isLive(slot.pointee.namespaceSlot),
+            let present = index.find(slot.pointee.fingerprint),
             present.isSameBlock(as: slot.pointee.entry)
         {
             // Still only in the victim: a block that may be evicted is, for another the victim has
@@ -104,21 +107,32 @@ extension LogStore {
         let moved = reclaimers[device].movedTo.first {
             segments[$0.segment].flushedPages < $0.end
         }
-        guard let moved = moved ?? firstUnflushedRewrite() else {
-            reclaimers[device].movedTo.removeAll(keepingCapacity: true)
-            return true
-        }
+        guard let moved = moved ?? firstUnflushedRewrite() else { return true }
         if segments[moved.segment].state == .quarantined {
-            reclaimFailed(device)
-            return false
-        }
-        if reclaimers[device].pending == 0 {
-            let barrier = operations.take(.relocate, token: UInt64(device))
-            guard barrier >= 0 else { return false }
-            reclaimers[device].pending += 1
-            waitForFlush(barrier)
+            reclaimers[device].failed = true
+        } else {
+            flushForReclaim(device)
         }
         return false
+    }
+
+    /// Whether it is known of everything that was moved out of a victim that it is flushed, or that
+    /// it never will be: a victim that is left is looked at anew later, by the index alone.
+    func movedIsSettled(_ device: Int) -> Bool {
+        let isOpen = reclaimers[device].movedTo.contains {
+            segments[$0.segment].flushedPages < $0.end
+                && segments[$0.segment].state != .quarantined
+        }
+        if isOpen { flushForReclaim(device) }
+        return !isOpen
+    }
+
+    private func flushForReclaim(_ device: Int) {
+        guard reclaimers[device].pending == 0 else { return }
+        let barrier = operations.take(.relocate, token: UInt64(device))
+        guard barrier >= 0 else { return }
+        reclaimers[device].pending += 1
+        waitForFlush(barrier)
     }
 
     /// A flush that carrying waited for has ended.
@@ -130,7 +144,7 @@ extension LogStore {
         carryingEnded(operation)
     }
 
-    private func carryingEnded(_ operation: Int32) {
+    func carryingEnded(_ operation: Int32) {
         let device = Int(operations[operation].token)
         let moved = operations[operation].reinsertion
         operations.give(operation)
@@ -140,9 +154,5 @@ extension LogStore {
 
     /// What had to be carried on could not be: the victim may not be overwritten. It is left sealed
     /// (and tried again), so that the tombstones in it stay on disk.
-    func reclaimFailed(_ device: Int) {
-        let segment = reclaimers[device].segment
-        guard segments[segment].state == .reclaiming else { return }
-        reclaimers[device].failed = true
-    }
+    func reclaimFailed(_ device: Int) { reclaimers[device].failed = true }
 }

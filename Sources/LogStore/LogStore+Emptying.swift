@@ -13,7 +13,7 @@ extension LogStore {
         let chunk = reclaimPool.take()
         guard chunk >= 0 else { return }
         segments[segment].state = .reclaiming
-        statistics.reclaimedSegments += 1
+        reclaimers[device].isRecycling = true
         reclaimers[device].segment = segment
         reclaimers[device].chunk = chunk
         reclaimers[device].pending = 0
@@ -140,9 +140,9 @@ extension LogStore {
     /// One record of a victim: its block leaves the index or is carried on. False: no room to carry
     /// it now, come back to the same record.
     private func leave(_ device: Int, _ view: RecordView) -> Bool {
-        guard let slot = namespaces.slot(instance: view.descriptor.namespaceInstance) else {
-            return true
-        }
+        guard let slot = namespaces.slot(instance: view.descriptor.namespaceInstance),
+            isWithin(view.descriptor)
+        else { return true }
         let fingerprint = fingerprint(instance: view.descriptor.namespaceInstance, view.key)
         let segment = reclaimers[device].segment
         if view.descriptor.flags.contains(.tombstone)
@@ -168,6 +168,11 @@ extension LogStore {
         }
         evict(fingerprint, entry)
         return true
+    }
+
+    /// Whether what a record tells lies in its segment; a page that verifies may still be wrong.
+    private func isWithin(_ descriptor: Descriptor) -> Bool {
+        UInt64(descriptor.page) + UInt64(descriptor.storedPages) < UInt64(segmentPages)
     }
 
     /// Whether the index's copy of a record is one that was moved out of this victim by an attempt
@@ -197,7 +202,7 @@ extension LogStore {
     /// The first pass: what there is, by heat and place in its chain.
     private func survey(_ device: Int, _ view: RecordView) {
         let instance = view.descriptor.namespaceInstance
-        guard namespaces.slot(instance: instance) != nil else { return }
+        guard namespaces.slot(instance: instance) != nil, isWithin(view.descriptor) else { return }
         let fingerprint = fingerprint(instance: instance, view.key)
         guard let entry = index.find(fingerprint),
             entry.place.segment == reclaimers[device].segment,
@@ -282,6 +287,7 @@ extension LogStore {
             return
         }
         if reclaimers[device].failed {
+            giveSweepBack(device)
             reclaimers[device].phase = .settling
             return
         }
@@ -291,6 +297,10 @@ extension LogStore {
             from: reclaimers[device].sweepBucket, buckets: 16384
         ) { fingerprint, entry in
             guard entry.place.segment == segment else { return false }
+            if !namespaces.isLive(entry.namespaceSlot) {  // purged, and not swept yet
+                sweptOut(entry)
+                return true
+            }
             if configuration.mode == .store || isPinned(fingerprint) {
                 // Its key cannot be read here, so it cannot be moved: the victim has to stay.
                 reclaimers[device].failed = true
@@ -310,6 +320,13 @@ extension LogStore {
         }
     }
 
+    /// Ends a sweep before it is through.
+    func giveSweepBack(_ device: Int) {
+        guard sweepOwner == device else { return }
+        sweepOwner = nil
+        index.cancelSweep()
+    }
+
     /// The accounting of an entry that a sweep removes.
     func sweptOut(_ entry: IndexEntry) {
         segments[entry.place.segment].livePages -= accountedPages(entry)
@@ -321,14 +338,18 @@ extension LogStore {
     func settleVictim(_ device: Int) {
         let segment = reclaimers[device].segment
         let state = segments.pointer(segment)
+        let isNew = state.pointee.state == .uncreated
+        // A flush of it failed meanwhile: it takes no writes any more.
+        if state.pointee.state == .quarantined { reclaimers[device].failed = true }
         if reclaimers[device].failed && reclaimers[device].pending == 0 {
-            leaveVictim(device)
+            if movedIsSettled(device) { leaveVictim(device) }
             return
         }
         guard reclaimers[device].pending == 0, state.pointee.readers == 0,
-            state.pointee.groupsInFlight == 0, movedIsDurable(device), !flushCovers(segment),
-            let generation = takeGeneration()
+            state.pointee.groupsInFlight == 0, isNew || movedIsDurable(device),
+            !flushCovers(segment), let generation = takeGeneration()
         else { return }
+        reclaimers[device].movedTo.removeAll(keepingCapacity: true)
         reclaimers[device].scan = nil
         if reclaimers[device].chunk < 0 {
             reclaimers[device].chunk = reclaimPool.take()
@@ -372,8 +393,9 @@ extension LogStore {
         reclaimers[device].scan = nil
         reclaimers[device].phase = .idle
         reclaimers[device].retryAt = clock.monotonic + 1_000_000_000
-        reclaimers[device].isStuck = reclaimers[device].clean.isEmpty
-        segments[reclaimers[device].segment].state = .sealed
+        reclaimers[device].isStuck = reclaimers[device].clean.count <= reserved(device)
+        let state = segments.pointer(reclaimers[device].segment)
+        if state.pointee.state == .reclaiming { state.pointee.state = .sealed }
     }
 
     func flushCovers(_ segment: UInt32) -> Bool {

@@ -25,6 +25,11 @@ struct FlushState {
     /// Callers of `flush(through:)`.
     var callers: [FlushCaller] = []
     var coveredCallers: [FlushCaller] = []
+    /// Somebody waits for a flush without an operation of its own.
+    var isWanted = false
+    /// Flushes begun, and the last one that failed on some device.
+    var begun: UInt64 = 0
+    var lastFailed: UInt64 = 0
     var isRunning: Bool { pendingSyncs > 0 }
     var isIdle: Bool {
         !isRunning && waiting.isEmpty && covered.isEmpty && callers.isEmpty
@@ -71,7 +76,7 @@ extension LogStore {
     func advanceFlush() {
         guard !flush.isRunning else { return }
         let ready = flush.callers.contains { $0.version <= completedVersion }
-        guard !flush.waiting.isEmpty || ready else { return }
+        guard !flush.waiting.isEmpty || ready || flush.isWanted else { return }
         startFlush()
     }
 
@@ -92,6 +97,8 @@ extension LogStore {
     }
 
     private func startFlush() {
+        flush.isWanted = false
+        flush.begun += 1
         flush.barrier = completedVersion
         var waiting = flush.waiting
         flush.waiting = OperationList()
@@ -141,9 +148,12 @@ extension LogStore {
             devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
             quarantine(segment)
         } else {
+            // After a failed flush a later one says nothing of what that one lost.
             let state = segments.pointer(segment)
-            state.pointee.flushedPages = max(
-                state.pointee.flushedPages, state.pointee.completedPages)
+            if state.pointee.state != .quarantined {
+                state.pointee.flushedPages = max(
+                    state.pointee.flushedPages, state.pointee.completedPages)
+            }
         }
         flush.pendingSyncs -= 1
         if flush.pendingSyncs == 0 { endFlush() }
@@ -153,6 +163,7 @@ extension LogStore {
         var list = flush.covered
         flush.covered = OperationList()
         let failed = flush.failedDevices
+        if failed != 0 { flush.lastFailed = flush.begun }
         if failed == 0 { flush.durableVersion = max(flush.durableVersion, flush.barrier) }
         let callers = flush.coveredCallers
         flush.coveredCallers.removeAll(keepingCapacity: true)
@@ -243,5 +254,14 @@ extension LogStore {
         }
         state.pointee.state = .quarantined
         statistics.quarantinedSegments += 1
+        let flushed = state.pointee.flushedPages
+        func isLost(_ moved: (segment: UInt32, end: UInt32)) -> Bool {
+            moved.segment == segment && moved.end > flushed
+        }
+        if rewritten.contains(where: isLost)
+            || reclaimers.contains(where: { $0.movedTo.contains(where: isLost) })
+        {
+            state.pointee.holdsLostMoves = true
+        }
     }
 }

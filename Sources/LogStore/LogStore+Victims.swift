@@ -63,7 +63,13 @@ extension LogStore {
 
     /// The segment to empty next, if there is one.
     func victim(_ device: Int) -> UInt32? {
-        let oldest = oldestVictim(device)
+        // What was rewritten and could not be flushed keeps every segment as it is.
+        if rewriting, let lost = firstUnflushedRewrite(),
+            segments[lost.segment].state == .quarantined
+        {
+            return nil
+        }
+        let oldest = oldestVictim(device) ?? oldestVictim(device, unreadable: true)
         if rewriting { return oldest }
         guard let oldest else { return configuration.mode == .store ? emptiest(device) : nil }
         return configuration.mode == .cache ? cheaper(device, than: oldest) : oldest
@@ -71,13 +77,13 @@ extension LogStore {
 
     /// The one of the lowest generation; where nothing may be evicted, of those that hold nothing
     /// alive.
-    private func oldestVictim(_ device: Int) -> UInt32? {
+    private func oldestVictim(_ device: Int, unreadable: Bool = false) -> UInt32? {
         var best: UInt32?
         for local in 0..<segments.counts[device] {
             let id = SegmentTable.id(device: device, local: local)
             let mayEvict = configuration.mode == .cache && !rewriting
             if !mayEvict && segments[id].liveBlocks > 0 { continue }
-            guard isVictim(id) else { continue }
+            guard segments[id].holdsUnreadable == unreadable, isVictim(id) else { continue }
             if best.map({ segments[id].generation < segments[$0].generation }) ?? true {
                 best = id
             }
@@ -125,9 +131,11 @@ extension LogStore {
             guard state.state == .sealed, state.minValueVersion != UInt64.max,
                 !state.holdsUnreadable
             else { continue }
-            let used = Self.rewritten(state.livePages)
-            if used < segmentPages { dead += UInt64(segmentPages - used) }
-            guard isVictim(id) else { continue }
+            // Blocks that died, at the size of those that live: what is lost to padding and at a
+            // segment's end is lost again when it is written again.
+            guard state.recordCount > state.liveBlocks, isVictim(id) else { continue }
+            let died = UInt64(state.recordCount - state.liveBlocks)
+            dead += died * UInt64(state.livePages) / UInt64(max(1, state.liveBlocks))
             if best.map({ state.livePages < segments[$0].livePages }) ?? true { best = id }
         }
         guard let best, dead > UInt64(segmentPages) / 8 * 9 else { return nil }

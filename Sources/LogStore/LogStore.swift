@@ -251,7 +251,7 @@ package final class LogStore {
 
     /// A reclaim that goes no further, and has no I/O under way: its device takes no writes.
     private func isAtRest(_ reclaimer: Reclaimer) -> Bool {
-        guard !devices[reclaimer.device].takesWrites else { return false }
+        guard readOnly || !devices[reclaimer.device].takesWrites else { return false }
         switch reclaimer.phase {
         case .recordsReady, .recordsEnded, .scanning, .sweeping, .settling: return true
         default: return false

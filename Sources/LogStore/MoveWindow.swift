@@ -192,6 +192,22 @@ extension LogStore {
         }
     }
 
+    /// Gives up what has not begun to be read, of a device that takes no more writes.
+    func abandonWindow(_ device: Int) {
+        guard !reclaimers[device].window.isEmpty, reclaimers[device].phase != .moving else {
+            return
+        }
+        reclaimers[device].failed = true
+        reclaimers[device].window.nextRun = reclaimers[device].window.runs.count
+        reclaimers[device].resume = reclaimers[device].phase
+        while true {
+            let operation = reclaimers[device].window.blocks.popFirst(operations)
+            if operation < 0 { return }
+            segments[operations[operation].entry.place.segment].readers -= 1
+            carryingEnded(operation)
+        }
+    }
+
     /// A block of the window has been written or given up.
     func leftWindow(_ device: Int) {
         reclaimers[device].window.left -= 1

@@ -55,6 +55,8 @@ struct Reclaimer {
     var asked = Fingerprint(hi: 0, lo: 0)
     /// Nothing has come clean since a victim had to be left: writers are refused, not kept waiting.
     var isStuck = false
+    /// The segment had a life before, and is not just made.
+    var isRecycling = false
     /// Header writes (first page and its copy on the last) under way.
     var headerWrites = 0
     /// Which blocks of the victim stay, in cache mode.
@@ -137,7 +139,7 @@ extension LogStore {
     /// Whether waiting can help: something may still become clean on the stream's device.
     func canGainSegment(_ stream: WriteStream) -> Bool {
         let device = stream.device
-        guard devices[device].takesWrites else { return false }
+        guard devices[device].takesWrites, !readOnly else { return false }
         let enough = kept(from: stream.kind, device)
         if reclaimers[device].clean.count > enough { return true }
         if reclaimers[device].isStuck || waitsForItself(device) { return false }
@@ -200,8 +202,13 @@ extension LogStore {
     func advanceReclaim() {
         if !sweeper.slots.isEmpty { advanceSweep() }
         guard !readOnly, manifestState.exists else { return }
-        for device in devices.indices where devices[device].takesWrites {
-            advanceReclaim(device)
+        for device in devices.indices {
+            if devices[device].takesWrites {
+                advanceReclaim(device)
+            } else {
+                giveSweepBack(device)
+                abandonWindow(device)
+            }
         }
     }
 
@@ -315,6 +322,8 @@ extension LogStore {
                 return
             }
             giveChunk(device)
+            if reclaimers[device].isRecycling { statistics.reclaimedSegments += 1 }
+            reclaimers[device].isRecycling = false
             segments[segment].state = .clean
             reclaimers[device].clean.append(segment)
             reclaimers[device].isStuck = false

@@ -252,13 +252,23 @@ extension LogStore {
                 entry.place.page > 0,
                 UInt64(entry.place.page) + UInt64(accountedPages(entry)) < UInt64(segmentPages),
                 namespaces.isLive(entry.namespaceSlot),
-                fullVersion(entry) > namespaces.createdVersion(entry.namespaceSlot),
+                versionOnLoad(entry) > namespaces.createdVersion(entry.namespaceSlot),
                 index.find(fingerprint) != entry
             else { continue }
             if !publish(fingerprint, entry) { statistics.recovery.indexOverflow += 1 }
         }
         recovery.checkpoint?.entries += UInt64(count)
         return true
+    }
+
+    /// The whole version of an entry of the dump. Its segment's lowest version is from before the
+    /// dump: an old block may have been moved there since, and its record may be lost. No version
+    /// is above the limit that was durable, so one that seems to be is of the round before.
+    private func versionOnLoad(_ entry: IndexEntry) -> UInt64 {
+        let version = fullVersion(entry)
+        guard version > nextVersion, version >= 1 << 32 else { return version }
+        segments[entry.place.segment].minVersion = version - (1 << 32)
+        return version - (1 << 32)
     }
 
     /// A checkpoint that cannot be trusted as a whole is not used at all.

@@ -482,7 +482,8 @@ extension LogStore {
         let state = segments.pointer(segment)
         state.pointee.minVersion = min(state.pointee.minVersion, found.version)
         state.pointee.maxVersion = max(state.pointee.maxVersion, found.version)
-        state.pointee.recordCount += 1
+        // The trailer tells it where there is one.
+        if state.pointee.footerPages == 0 { state.pointee.recordCount += 1 }
         nextVersion = max(nextVersion, found.version)
         guard let slot = namespaces.slot(instance: found.namespaceInstance) else { return }
         let fingerprint = fingerprint(instance: found.namespaceInstance, view.key)

@@ -55,6 +55,8 @@ package struct Segment {
     package var hasRecords: Bool = false
     /// Blocks whose descriptors cannot be read, so that they cannot be moved in this run.
     package var holdsUnreadable: Bool = false
+    /// Blocks were moved here and never flushed: the log may not forget where they came from.
+    package var holdsLostMoves: Bool = false
     package init() {}
 }
 

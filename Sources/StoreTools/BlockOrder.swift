@@ -46,7 +46,10 @@ package struct BlockOrder {
         let none = Fingerprint(hi: 0, lo: 0)
         for info in catalog.segments {
             try catalog.visit(info) { view in
-                guard catalog.isLive(view, info.id) else { return }
+                guard catalog.isLive(view, info.id),
+                    UInt64(view.descriptor.page) + UInt64(view.descriptor.storedPages)
+                        < UInt64(catalog.store.segmentPages)
+                else { return }
                 let instance = view.descriptor.namespaceInstance
                 let fingerprint = catalog.store.fingerprint(instance: instance, view.key)
                 guard places[fingerprint] == nil, let block = catalog.blocks[fingerprint] else {

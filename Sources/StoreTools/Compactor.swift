@@ -62,6 +62,8 @@ package struct CompactReport: Sendable {
 
 package final class Compactor {
     private static let page = FormatConstants.pageBytes
+    /// Nanoseconds without a segment come clean after which the rest is left as it is.
+    private static let patience: UInt64 = 30_000_000_000
     private let options: CompactOptions
     private let progress: Verifier.Progress
     private var report = CompactReport()
@@ -175,10 +177,19 @@ package final class Compactor {
         if try !move(first, order, store, done: 0, of: all) {
             _ = try move(wanted, order, store, done: first.count, of: all)
         }
-        // What they left behind becomes clean.
+        // What they left behind becomes clean, as far as the devices let it.
+        var reclaimed = store.log.statistics.reclaimedSegments
+        var patience = store.log.clock.monotonic + Self.patience
         while store.log.hasVictim || !store.log.isIdle {
             store.pump()
             progress(all, all)
+            if store.log.statistics.reclaimedSegments != reclaimed {
+                reclaimed = store.log.statistics.reclaimedSegments
+                patience = store.log.clock.monotonic + Self.patience
+            } else if store.log.clock.monotonic > patience {
+                report.isWhole = false
+                return
+            }
         }
     }
 

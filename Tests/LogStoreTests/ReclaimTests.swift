@@ -204,6 +204,19 @@ import Testing
         world.checkAccounts()
     }
 
+    @Test func heatOutlivesClosing() throws {
+        let world = try World(configuration())
+        let space = world.namespace()
+        #expect(world.put("hot", space, revision: 0, length: 4096) == .stored)
+        for _ in 0..<5 { _ = world.missed("hot", space, revision: 0, length: 4096) }
+        #expect(world.entry("hot", space)?.heat == 5)
+        world.checkpoint()
+        world.close()
+        try world.open()
+        #expect(world.entry("hot", space)?.heat == 5)
+        #expect(world.missed("hot", space, revision: 0, length: 4096) == nil)
+    }
+
     // MARK: The plan
 
     @Test func thePlanKeepsTheHottestAndHeadsFirst() {

@@ -63,6 +63,8 @@ extension BlockIndex {
     /// Bytes of a copied record: fingerprint hi and lo, word2, word3, word4, little-endian.
     package static let recordBytes = 40
 
+    package func cancelSweep() { sweepScan.stop() }
+
     /// Gives up scans that will not be continued.
     /// (A scan that is neither continued nor given up ends in `full` before the table is.)
     package func cancelScans() {
