@@ -116,8 +116,8 @@ struct Model {
     }
 
     /// Forgets old revisions of a key, keeping those that may still matter. Only when no operation
-    /// of the key is under way, since operations know revisions by number. Many are kept: where both
-    /// copies of a tombstone were damaged an old version may come back, and its bytes are judged.
+    /// of the key is under way, since operations know revisions by number. Many are kept: where
+    /// both copies of a tombstone were damaged an old version may come back, and is judged.
     mutating func prune(_ space: Int, _ key: Int) {
         let count = namespaces[space].keys[key].revisions.count
         guard count > 400 else { return }
