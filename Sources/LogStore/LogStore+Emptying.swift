@@ -13,7 +13,6 @@ extension LogStore {
         let chunk = reclaimPool.take()
         guard chunk >= 0 else { return }
         segments[segment].state = .reclaiming
-        reclaimers[device].isRecycling = true
         reclaimers[device].segment = segment
         reclaimers[device].chunk = chunk
         reclaimers[device].pending = 0
@@ -355,6 +354,7 @@ extension LogStore {
             reclaimers[device].chunk = reclaimPool.take()
             guard reclaimers[device].chunk >= 0 else { return }
         }
+        reclaimers[device].isRecycling = !isNew
         let file = state.pointee.file
         flush.dirty.removeAll { $0 == segment }
         state.pointee = Segment()

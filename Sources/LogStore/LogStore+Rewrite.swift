@@ -37,11 +37,9 @@ package struct RewriteRequest {
 }
 
 extension LogStore {
-    /// From here on blocks are rewritten (`rewrite`), and segments that hold nothing alive become
-    /// clean one after the other.
+    /// From here on, until the store is closed, blocks are rewritten (`rewrite`), and segments that
+    /// hold nothing alive become clean one after the other.
     package func beginRewriting() { rewriting = true }
-
-    package func endRewriting() { rewriting = false }
 
     /// Whether there is a segment that reclaim may empty now.
     package var hasVictim: Bool {

@@ -55,7 +55,7 @@ struct Reclaimer {
     var asked = Fingerprint(hi: 0, lo: 0)
     /// Nothing has come clean since a victim had to be left: writers are refused, not kept waiting.
     var isStuck = false
-    /// The segment had a life before, and is not just made.
+    /// Whether the segment that gets a header had a life before, and is not just made.
     var isRecycling = false
     /// Header writes (first page and its copy on the last) under way.
     var headerWrites = 0
@@ -323,7 +323,6 @@ extension LogStore {
             }
             giveChunk(device)
             if reclaimers[device].isRecycling { statistics.reclaimedSegments += 1 }
-            reclaimers[device].isRecycling = false
             segments[segment].state = .clean
             reclaimers[device].clean.append(segment)
             reclaimers[device].isStuck = false

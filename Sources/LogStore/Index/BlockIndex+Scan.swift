@@ -63,6 +63,7 @@ extension BlockIndex {
     /// Bytes of a copied record: fingerprint hi and lo, word2, word3, word4, little-endian.
     package static let recordBytes = 40
 
+    /// Gives up a sweep that will not be continued.
     package func cancelSweep() { sweepScan.stop() }
 
     /// Gives up scans that will not be continued.
