@@ -2,10 +2,11 @@
 
 MINUTES ?= 30
 BENCH ?=
+MUTANTS ?=
 PREFIX ?= /usr/local
 SOURCES := Sources Tests Package.swift
 
-.PHONY: help run test bench demo-vllm soak format lint setup clean library install uninstall
+.PHONY: help run test bench demo-vllm soak mutants format lint setup clean library install uninstall
 
 help:
 	@echo "make run      build, then a guided demonstration: device, store, kill, reopen (3 min)"
@@ -13,6 +14,7 @@ help:
 	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
 	@echo "make demo-vllm vLLM with Hearth off, on, and with its own connector (needs PyPI)"
 	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over"
+	@echo "make mutants  seeded bugs against a share of make test: how many are caught (about an hour)"
 	@echo "make install  libhearth.so, hearth.h, hearth.pc, and the program hearth with manual pages"
 	@echo "              and shell completions, into PREFIX=$(PREFIX); make uninstall"
 	@echo "make format   format the Swift sources; make lint only looks"
@@ -38,6 +40,9 @@ demo-vllm: setup
 soak: setup
 	tools/release hearth-torture
 	tools/soak $(MINUTES)
+
+mutants: setup
+	@tools/mutants $(MUTANTS)
 
 library: setup
 	@tools/library
