@@ -141,6 +141,11 @@ extension SimulatedMachine {
 
     /// Turns one bit of a page over wherever that version of the page is: seen, durable, unflushed.
     func rot(device: Int, file: Int, page: Int, bit: Int) {
+        replace(device: device, file: file, page: page) { $0.flip(bit: bit) }
+    }
+
+    /// Changes a page wherever that version of it is.
+    func replace(device: Int, file: Int, page: Int, _ change: (Extent) -> Void) {
         let reference = state.devices[device].files[file].current[page]
         let fresh = Extent(pages: 1)
         if let address = reference.address {
@@ -148,7 +153,7 @@ extension SimulatedMachine {
         } else {
             memset(fresh.bytes, 0, SimulatedPage.bytes)
         }
-        fresh.flip(bit: bit)
+        change(fresh)
         state.devices[device].files[file].replace(page: page, reference, by: fresh)
     }
 }

@@ -228,6 +228,25 @@ package final class SimulatedMachine {
         return true
     }
 
+    /// Puts other bytes into one stored page, in every view of it, past any driver. False when there
+    /// is no such page.
+    @discardableResult
+    package func overwrite(
+        _ directory: String, _ name: String, page: Int, _ bytes: [UInt8]
+    ) -> Bool {
+        guard let place = locate(directory, name), bytes.count == SimulatedPage.bytes, page >= 0,
+            (page + 1) * SimulatedPage.bytes
+                <= state.devices[place.device].files[place.index].size
+        else { return false }
+        replace(device: place.device, file: place.index, page: page) { fresh in
+            bytes.withUnsafeBytes {
+                UnsafeMutableRawBufferPointer(start: fresh.bytes, count: $0.count)
+                    .copyMemory(from: $0)
+            }
+        }
+        return true
+    }
+
     /// Makes the pages of the range read as EIO until they are rewritten.
     package func breakPages(_ directory: String, _ name: String, offset: Int, length: Int) {
         guard let place = locate(directory, name), offset >= 0, length > 0 else { return }

@@ -1,4 +1,4 @@
-// hearth-torture: tries to break the store. Four commands, each of which ends with exit code 0 when
+// hearth-torture: tries to break the store. Five commands, each of which ends with exit code 0 when
 // nothing was found, 1 on a violation (with the command that replays it), 2 on wrong options.
 
 import Glibc
@@ -14,6 +14,7 @@ switch arguments.command {
 case "sim": exit(SimCommand.run(arguments))
 case "crash": exit(CrashCommand.run(arguments))
 case "kill": exit(KillCommand.run(arguments))
+case "mutate": exit(MutateCommand.run(arguments))
 case "parity": exit(ParityCommand.run(arguments))
 case "kill-child": exit(KillChild.run(arguments))
 default:
@@ -23,6 +24,7 @@ default:
                hearth-torture crash [--states N]
                hearth-torture kill [--kills N] [--directory D]
                hearth-torture parity [--seeds N] [--directory D]
+               hearth-torture mutate [--mutations N] [--first S0] [--seed S]
         """)
     exit(2)
 }
