@@ -32,6 +32,8 @@ final class KillChild: StoreSink {
     private var controlDone = false
     private var lastAnswer = StoreAnswer(token: 0, status: .invalid)
     private let keyCount: Int
+    /// Of a child whose device counts what it takes.
+    private let journal: RigJournal?
 
     /// Runs a child's command line; returns its exit code.
     static func run(_ arguments: Arguments) -> Int32 {
@@ -43,8 +45,14 @@ final class KillChild: StoreSink {
             let child = KillChild(
                 state, directory, seed: UInt64(arguments.number("--seed", 1)), evicts: evicts,
                 driver: arguments.string("--driver").flatMap { DriverChoice(rawValue: $0) }
-                    ?? .automatic)
+                    ?? .automatic,
+                journal: arguments.string("--journal").flatMap {
+                    RigJournal(path: $0, counter: arguments.string("--counter"))
+                })
         else { return 3 }
+        if arguments.string("--prefix") != nil {
+            return child.verify(prefix: UInt64(arguments.number("--prefix", 0)))
+        }
         if arguments.has("--verify") { return child.verify(evicts: evicts) }
         child.work()
         return 0
@@ -52,9 +60,10 @@ final class KillChild: StoreSink {
 
     private init?(
         _ state: ExpectedState, _ directory: String, seed: UInt64, evicts: Bool,
-        driver choice: DriverChoice
+        driver choice: DriverChoice, journal: RigJournal?
     ) {
         self.state = state
+        self.journal = journal
         random = SplitMix64(seed: seed)
         keyCount = evicts ? ExpectedState.keys : 512
         pieces = .allocate(capacity: Self.depth)
@@ -149,9 +158,11 @@ final class KillChild: StoreSink {
             operation.durability = durable ? .durable : .written
             pieces[number].length = UInt64(length)
             state.setIntent(key, slots[number].note)
+            journal?.intent(key, slots[number].note)
         } else if drawn < 75 {
             slots[number].note = KeyNote(operation: 2, revision: 0, durability: 0)
             state.setIntent(key, slots[number].note)
+            journal?.intent(key, slots[number].note)
         } else {
             slots[number].note = .nothing
         }
@@ -191,9 +202,12 @@ final class KillChild: StoreSink {
         switch (note.operation, answer.status) {
         case (1, .stored), (2, .deleted):
             state.setEnd(key, note)
+            journal?.end(key, note)
             state[.answered] += 1
         case (2, .notFound): state.setEnd(key, KeyNote(operation: 3, revision: 0, durability: 0))
-        case (1, .throttled): state.clearIntent(key)
+        case (1, .throttled):
+            state.clearIntent(key)
+            journal?.nothing(key)
         case (1, _), (2, _):
             report("kill-child: \(answer)")
             exit(4)
@@ -236,11 +250,48 @@ final class KillChild: StoreSink {
             while outstanding > 0 { step() }
             judge(key, lastAnswer, evicts: evicts)
         }
+        close()
+        return state[.wrong] + state[.resurrected] > 0 ? 5 : 0
+    }
+
+    /// Looks at every key of a store as it was after so many writes of its device, and closes.
+    func verify(prefix: UInt64) -> Int32 {
+        guard let journal else { return 3 }
+        verifying = true
+        var found = 0
+        for (key, allowed) in journal.allowed(keys: keyCount, prefix: prefix).enumerated() {
+            slots[0].busy = true
+            slots[0].key = key
+            slots[0].note = .nothing
+            slots[0].generation += 1
+            submit(prepare(0, key, .get))
+            while outstanding > 0 { step() }
+            let isRight =
+                lastAnswer.status == .hit
+                ? allowed.revisions.contains { holds(key, $0, lastAnswer) }
+                : lastAnswer.status == .miss && allowed.absent
+            if lastAnswer.status == .hit { found += 1 }
+            if !isRight {
+                report("rig: after \(prefix) writes key \(key) is \(lastAnswer), not \(allowed)")
+                state[.wrong] += 1
+            }
+        }
+        say("rig: \(found) of \(keyCount) keys after \(prefix) writes, \(state[.wrong]) wrong")
+        close()
+        return state[.wrong] > 0 ? 5 : 0
+    }
+
+    private func close() {
         store.beginClose()
         while !store.isIdle { step() }
         store.shutdown()
         driver.shutdown()
-        return state[.wrong] + state[.resurrected] > 0 ? 5 : 0
+    }
+
+    /// Whether the first slot's memory has this revision of the key.
+    private func holds(_ key: Int, _ revision: UInt64, _ answer: StoreAnswer) -> Bool {
+        Self.length(key, revision) == Int(answer.length)
+            && Payload.matches(Self.seed(key, revision), from: 0, Int(answer.length), memory[0])
     }
 
     private func judge(_ key: Int, _ answer: StoreAnswer, evicts: Bool) {
@@ -254,13 +305,9 @@ final class KillChild: StoreSink {
             var allowed: [UInt64] = intent.operation == 1 ? [intent.revision] : []
             if end.operation == 1 { allowed.append(end.revision) }
             if end.operation == 3, evicts { allowed.append(last) }
-            for revision in allowed where Self.length(key, revision) == Int(answer.length) {
-                if Payload.matches(
-                    Self.seed(key, revision), from: 0, Int(answer.length), memory[0])
-                {
-                    state.setEnd(key, KeyNote(operation: 1, revision: revision, durability: 1))
-                    return
-                }
+            for revision in allowed where holds(key, revision, answer) {
+                state.setEnd(key, KeyNote(operation: 1, revision: revision, durability: 1))
+                return
             }
             state[end.operation == 2 ? .resurrected : .wrong] += 1
             report("kill: key \(key) has what it cannot: end \(end), intent \(intent), \(answer)")
