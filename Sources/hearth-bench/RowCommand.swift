@@ -28,6 +28,9 @@ enum RowCommand {
                 name: "layers", options: LayersRow.options,
                 run: attempt(LayersRow.plan, LayersRow.measure)),
             Row(
+                name: "beside", options: BesideRow.options,
+                run: attempt(BesideRow.plan, BesideRow.measure)),
+            Row(
                 name: "contains", options: ContainsRow.options,
                 run: attempt(ContainsRow.plan, ContainsRow.measure)),
             Row(
