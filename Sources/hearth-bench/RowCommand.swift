@@ -48,6 +48,9 @@ enum RowCommand {
             Row(
                 name: "churn", options: ChurnRow.options,
                 run: attempt(ChurnRow.plan, ChurnRow.measure)),
+            Row(
+                name: "replace", options: ReplaceRow.options,
+                run: attempt(ReplaceRow.plan, ReplaceRow.measure)),
             Row(name: "abi", options: ABIRow.options, run: attempt(ABIRow.plan, ABIRow.measure)),
             Row(
                 name: "abi-batch", options: ABIBatchRow.options,
