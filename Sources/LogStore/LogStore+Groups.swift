@@ -437,14 +437,14 @@ extension LogStore {
         let gathered = target.pointee.isDirect ? 0 : target.pointee.valueBytes
         let offset = Self.offset(page: target.pointee.firstPage)
         let tag = Self.tag(.group, group)
-        target.pointee.pendingIO = 1
         statistics.groupBytes += UInt64(Int(target.pointee.pages) * Self.pageBytes)
-        issue(
+        target.pointee.pendingIO = issuePaced(
             IORequest(
                 tag: tag, operation: .write, file: file(target.pointee.segment),
                 fileOffset: offset,
                 piece: groupPool.piece(
-                    target.pointee.chunk, offset: start, length: descriptorBytes + gathered)))
+                    target.pointee.chunk, offset: start, length: descriptorBytes + gathered)),
+            SegmentTable.device(target.pointee.segment))
         if target.pointee.isDirect {
             writeImages(group, from: offset + UInt64(descriptorBytes), tag)
         }
@@ -461,11 +461,11 @@ extension LogStore {
                 for index in 0..<slot.pointee.pieceCount where left > 0 {
                     var piece = pieces[index]
                     piece.length = min(piece.length, left)
-                    target.pointee.pendingIO += 1
-                    issue(
+                    target.pointee.pendingIO += issuePaced(
                         IORequest(
                             tag: tag, operation: .write, file: file(target.pointee.segment),
-                            fileOffset: place, piece: piece))
+                            fileOffset: place, piece: piece),
+                        SegmentTable.device(target.pointee.segment))
                     place += piece.length
                     left -= piece.length
                 }
@@ -477,6 +477,7 @@ extension LogStore {
     func groupWritten(_ group: Int32, _ completion: IOCompletion) {
         let target = groups + Int(group)
         target.pointee.pendingIO -= 1
+        pacedEnded(SegmentTable.device(target.pointee.segment))
         if completion.result < 0, target.pointee.errno == 0 {
             target.pointee.errno = Int32(truncatingIfNeeded: -completion.result)
         }

@@ -161,6 +161,7 @@ extension LogStore {
             }
         }
         segments[request.entry.place.segment].readers += 1
+        demandBegan(SegmentTable.device(request.entry.place.segment))
         startRead(operation)
         return true
     }
@@ -320,6 +321,7 @@ extension LogStore {
             relocationRead(operation, hit: status == .hit)
             return
         }
+        demandEnded(SegmentTable.device(slot.pointee.entry.place.segment))
         finish(
             operation, status, reason: reason,
             table: status == .hit ? pointer : nil)

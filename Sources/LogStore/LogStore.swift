@@ -113,6 +113,8 @@ package final class LogStore {
     /// move), bytes.
     @exclusivity(unchecked) private var turnBytes = 4096
     @exclusivity(unchecked) private var lastBytes = 4096
+    /// One for each device.
+    @exclusivity(unchecked) var pacers: [WritePacer] = []
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
     @exclusivity(unchecked) package internal(set) var readOnly = false
@@ -185,6 +187,7 @@ package final class LogStore {
         streams.reserveCapacity(4 * devices.count)
         for index in devices.indices {
             reclaimers.append(Reclaimer(device: index, segmentPages: segmentPages))
+            pacers.append(WritePacer())
         }
     }
 
@@ -229,6 +232,7 @@ package final class LogStore {
         if recovery != nil { progressed = advanceRecovery() || progressed }
         if recovery == nil {
             advanceStreams()
+            for device in pacers.indices { advancePacer(device) }
             advanceReclaim()
             heat.age(admittedBytes: statistics.admittedBytes)
             advanceFlush()

@@ -44,6 +44,9 @@ package struct LogStoreConfiguration: Sendable {
     package var bypassBytes: Int = 64 << 10
     /// Groups of one stream in flight before further ones wait to fill.
     package var groupsInFlight: Int = 4
+    /// Requests of 128 KiB that groups have under way on a device while it is read; 0 for as many
+    /// and as large as without readers.
+    package var pacedWrites: Int = 4
     /// Operations at once.
     package var operations: Int = 4096
     /// Clean segments kept ahead on each device.

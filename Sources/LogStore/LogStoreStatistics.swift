@@ -14,6 +14,8 @@ package struct LogStoreStatistics: Sendable {
     package var admittedBytes: UInt64 = 0
     /// Groups: descriptor pages, values and their padding, records and reinserted blocks included.
     package var groupBytes: UInt64 = 0
+    /// Requests of groups that were cut small because their device was read.
+    package var pacedWrites: UInt64 = 0
     /// Headers, footers, manifests.
     package var metadataBytes: UInt64 = 0
     package var checkpointBytes: UInt64 = 0

@@ -1,5 +1,5 @@
-// RequestQueue: requests that the driver had no room for, in order, and the read that may still be
-// joined with its neighbour on disk.
+// RequestQueue: requests that wait, in order: for room in the driver, or for their turn. And the
+// read that may still be joined with its neighbour on disk.
 
 import BlockIO
 
@@ -25,6 +25,14 @@ final class RequestQueue {
         if count == capacity { grow() }
         (memory + (head + count) % capacity).initialize(to: request)
         count += 1
+    }
+
+    func popFirst() -> IORequest? {
+        guard count > 0 else { return nil }
+        let request = memory[head]
+        head = (head + 1) % capacity
+        count -= 1
+        return request
     }
 
     /// Hands over as many as the driver takes.

@@ -13,10 +13,15 @@ final class GetLoop {
     private let units: UInt64
     private let completions: UnsafeMutableBufferPointer<BenchCompletion>
     private var random: SeededGenerator
+    /// When the get of each slot was handed over; empty if gets are not timed.
+    private var begun: [UInt64]
+    /// Nanoseconds from handing a get over to its end.
+    private(set) var waits = LatencyHistogram()
 
     init(
-        _ kv: KvStore, _ options: JobOptions, units: UInt64, seed: UInt64 = 1
+        _ kv: KvStore, _ options: JobOptions, units: UInt64, seed: UInt64 = 1, timed: Bool = false
     ) throws(BenchError) {
+        begun = timed ? [UInt64](repeating: 0, count: options.depth) : []
         blockBytes = Int(options.blockBytes)
         depth = options.depth
         self.units = units
@@ -61,12 +66,13 @@ final class GetLoop {
         let processor = LoopResult.processNanoseconds()
         let begin = monotonicNanoseconds()
         var inFlight = 0
-        var begun = false
+        var started = false
         var failure: BenchError?
         func issue(_ slot: Int) -> Bool {
             guard failure == nil, let key = next() else { return false }
             let stride = memory.count / depth
             let start = slot * stride
+            if !begun.isEmpty { begun[slot] = monotonicNanoseconds() }
             engine.submit(
                 BenchOperation(
                     direction: .read, tag: slot, key: key, replace: false,
@@ -79,6 +85,9 @@ final class GetLoop {
         func turn(_ ended: UnsafeBufferPointer<BenchCompletion>) -> Bool {
             for completion in ended {
                 inFlight -= 1
+                if !begun.isEmpty {
+                    waits.add(monotonicNanoseconds() - begun[completion.tag])
+                }
                 engine.release(tag: completion.tag)
                 if completion.error != 0 {
                     failure = BenchError(
@@ -89,8 +98,8 @@ final class GetLoop {
                 result.bytes += UInt64(blockBytes)
                 _ = issue(completion.tag)
             }
-            if !begun {
-                begun = true
+            if !started {
+                started = true
                 for slot in 0..<depth where !issue(slot) { break }
             }
             engine.flush()

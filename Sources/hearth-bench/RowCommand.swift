@@ -28,6 +28,9 @@ enum RowCommand {
                 name: "layers", options: LayersRow.options,
                 run: attempt(LayersRow.plan, LayersRow.measure)),
             Row(
+                name: "beside", options: BesideRow.options,
+                run: attempt(BesideRow.plan, BesideRow.measure)),
+            Row(
                 name: "contains", options: ContainsRow.options,
                 run: attempt(ContainsRow.plan, ContainsRow.measure)),
             Row(
@@ -45,6 +48,9 @@ enum RowCommand {
             Row(
                 name: "churn", options: ChurnRow.options,
                 run: attempt(ChurnRow.plan, ChurnRow.measure)),
+            Row(
+                name: "replace", options: ReplaceRow.options,
+                run: attempt(ReplaceRow.plan, ReplaceRow.measure)),
             Row(name: "abi", options: ABIRow.options, run: attempt(ABIRow.plan, ABIRow.measure)),
             Row(
                 name: "abi-batch", options: ABIBatchRow.options,

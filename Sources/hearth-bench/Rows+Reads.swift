@@ -16,6 +16,7 @@ struct ReadPlan {
     var size: UInt64
     var seconds: Double
     var checksum = true
+    var timesChecksums = false
     var pairs = 1
 
     init(_ options: RowOptions) throws(UsageError) {
@@ -48,8 +49,10 @@ enum RawRow {
 
     static func plan(_ options: RowOptions) throws(UsageError) -> ReadPlan {
         var plan = try ReadPlan(options)
-        let word = try options.word("checksum", default: "crc32c", of: ["crc32c", "none"])
-        plan.checksum = word == "crc32c"
+        let word = try options.word(
+            "checksum", default: "crc32c", of: ["crc32c", "timed", "none"])
+        plan.checksum = word != "none"
+        plan.timesChecksums = word == "timed"
         return plan
     }
 
@@ -65,7 +68,31 @@ enum RawRow {
         let loop = try RawLoop(
             directory: plan.directory, files: [("raw.0.0", units * plan.blockBytes)],
             blockBytes: Int(plan.blockBytes), depth: plan.depth, checksum: plan.checksum)
-        return try loop.run(seconds: plan.seconds).members
+        guard plan.timesChecksums else { return try loop.run(seconds: plan.seconds).members }
+        let time = ChecksumTime()
+        var result = try loop.run(seconds: plan.seconds)
+        let checks = time.members
+        result.processor -= min(result.processor, time.nanoseconds)
+        return result.members + checks
+    }
+}
+
+/// What checksums take from here on, in this process.
+struct ChecksumTime {
+    private let before: (nanoseconds: UInt64, bytes: UInt64)
+
+    init() {
+        hearth_time_checksums(1)
+        before = (hearth_checksum_nanoseconds(), hearth_checksum_bytes())
+    }
+
+    var nanoseconds: UInt64 { hearth_checksum_nanoseconds() - before.nanoseconds }
+
+    var members: [(String, JSONValue)] {
+        [
+            ("checksum_seconds", .number(Double(nanoseconds) / 1e9)),
+            ("checksum_bytes", .unsigned(hearth_checksum_bytes() - before.bytes)),
+        ]
     }
 }
 
@@ -83,18 +110,13 @@ enum RingRow {
             size: plan.size)
         defer { row.kv.close() }
         let loop = try GetLoop(row.kv, row.options, units: row.units)
-        hearth_time_checksums(1)
-        let sums = hearth_checksum_nanoseconds()
-        let summed = hearth_checksum_bytes()
+        let checks = ChecksumTime()
         let owner = row.kv.ownerProcessorNanoseconds()
         var result = try loop.run(seconds: plan.seconds)
         let used = row.kv.ownerProcessorNanoseconds() - owner
-        let checks = hearth_checksum_nanoseconds() - sums
-        result.processor = used - min(used, checks)
-        return result.members + [
-            ("owner_cpu_seconds", .number(Double(used) / 1e9)),
-            ("checksum_seconds", .number(Double(checks) / 1e9)),
-            ("checksum_bytes", .unsigned(hearth_checksum_bytes() - summed)),
+        result.processor = used - min(used, checks.nanoseconds)
+        return result.members + checks.members + [
+            ("owner_cpu_seconds", .number(Double(used) / 1e9))
         ]
     }
 }

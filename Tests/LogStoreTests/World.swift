@@ -45,6 +45,7 @@ final class World: Harness {
     var configuration: StagedConfiguration
     var faults: FaultPlan
     var seed: UInt64
+    let latency: LatencyModel
     private var nextToken: UInt64 = 1
 
     static func configuration(
@@ -69,14 +70,17 @@ final class World: Harness {
 
     init(
         _ configuration: StagedConfiguration = World.configuration(),
-        machine: SimulatedMachine = SimulatedMachine(), faults: FaultPlan = .none, seed: UInt64 = 1
+        machine: SimulatedMachine = SimulatedMachine(), faults: FaultPlan = .none,
+        seed: UInt64 = 1, latency: LatencyModel = .constant(100_000)
     ) throws {
         self.configuration = configuration
         self.machine = machine
         self.faults = faults
         self.seed = seed
+        self.latency = latency
         driver = SimulatedDriver(
-            machine: machine, regions: RegionTable(), clock: clock, faults: faults, seed: seed)
+            machine: machine, regions: RegionTable(), clock: clock, faults: faults,
+            latency: latency, seed: seed)
         store = try StagedStore.open(configuration, driver: driver, clock: clock)
         store.sink = sink
         settle()
@@ -109,7 +113,8 @@ final class World: Harness {
 
     func open() throws {
         driver = SimulatedDriver(
-            machine: machine, regions: RegionTable(), clock: clock, faults: faults, seed: seed)
+            machine: machine, regions: RegionTable(), clock: clock, faults: faults,
+            latency: latency, seed: seed)
         store = try StagedStore.open(configuration, driver: driver, clock: clock)
         store.sink = sink
         settle()

@@ -120,6 +120,8 @@ struct Swarm {
         log.writeAmplification = [1, 1.15, 2, 4][random.below(4)]
         log.heatHalfLife = [0.05, 0.5, 5][random.below(3)]
         log.ghosts = [16, 4096][random.below(2)]
+        // Not drawn, so that the seeds from before mean the same.
+        log.pacedWrites = [4, 0, 1][Int(seed % 3)]
         log.holder = "torture"
     }
 

@@ -1,0 +1,156 @@
+// Demand reads beside a writer, in virtual time: how long a get waits when groups are being written
+// all the while, and what the writer keeps of its rate.
+
+import BlockIO
+import LogStore
+import SimulatedDisk
+import Staging
+import Testing
+
+@Suite struct PriorityTests {
+    private static let length = 64 << 10
+    private static let readers = 4
+    private static let writers = 32
+    private static let keys = 256
+    private static let span: UInt64 = 400_000_000
+
+    private struct Shares {
+        var p99: UInt64 = 0
+        var gets = 0
+        var puts = 0
+    }
+
+    /// A closed loop of gets and one of puts over the same time.
+    private final class Load {
+        let world: World
+        let space: UInt16
+        let memory: UnsafeMutableRawPointer
+        let pieces: UnsafeMutablePointer<Piece>
+        let names: [[UInt8]]
+        var gets: [UInt64: (slot: Int, begun: UInt64)] = [:]
+        var puts: [UInt64: Int] = [:]
+        var random = SplitMix64(seed: 7)
+        var nextFresh = 0
+
+        init(_ world: World, _ space: UInt16) {
+            self.world = world
+            self.space = space
+            let count = readers + writers
+            memory = .allocate(byteCount: count * length, alignment: 4096)
+            memory.initializeMemory(as: UInt8.self, repeating: 7, count: count * length)
+            pieces = .allocate(capacity: count)
+            for slot in 0..<count {
+                (pieces + slot).initialize(
+                    to: Piece(
+                        region: .process,
+                        offset: UInt64(UInt(bitPattern: memory + slot * length)),
+                        length: UInt64(length)))
+            }
+            names = (0..<100_000).map { Array("key-\($0)".utf8) }
+        }
+
+        deinit {
+            memory.deallocate()
+            pieces.deallocate()
+        }
+
+        func get(_ slot: Int) {
+            let token = world.token()
+            submit(.get, names[random.below(keys)], slot, token)
+            gets[token] = (slot, world.clock.monotonic)
+        }
+
+        func put(_ slot: Int) {
+            let token = world.token()
+            nextFresh += 1
+            submit(.put, names[keys + nextFresh % (names.count - keys)], slot, token)
+            puts[token] = slot
+        }
+
+        private func submit(
+            _ kind: StoreOperationKind, _ name: [UInt8], _ slot: Int, _ token: UInt64
+        ) {
+            name.withUnsafeBytes { key in
+                var operation = StoreOperation(
+                    kind: kind, token: token, namespaceSlot: space, key: key)
+                operation.pieces = UnsafePointer(pieces + slot)
+                operation.pieceCount = 1
+                operation.mode = .direct
+                operation.durability = .written
+                if kind == .put { operation.length = UInt32(length) }
+                #expect(world.store.submit(operation))
+            }
+        }
+
+        func run(reading: Bool, writing: Bool) -> Shares {
+            let begin = world.clock.monotonic
+            let warm = begin + span / 4
+            let end = begin + span
+            var shares = Shares()
+            var waits: [UInt64] = []
+            if reading { for slot in 0..<readers { get(slot) } }
+            if writing { for slot in 0..<writers { put(readers + slot) } }
+            while !gets.isEmpty || !puts.isEmpty {
+                if !world.store.pump() {
+                    world.driver.wait(until: world.clock.monotonic + 1_000_000)
+                }
+                let now = world.clock.monotonic
+                for (token, answer) in world.sink.answers {
+                    if let (slot, begun) = gets.removeValue(forKey: token) {
+                        #expect(answer.status == .hit)
+                        if begun >= warm {
+                            waits.append(now - begun)
+                            shares.gets += 1
+                        }
+                        if now < end { get(slot) }
+                    } else if let slot = puts.removeValue(forKey: token) {
+                        #expect(answer.status == .stored)
+                        if now >= warm && now < end { shares.puts += 1 }
+                        if now < end { put(slot) }
+                    }
+                }
+                world.sink.answers.removeAll(keepingCapacity: true)
+            }
+            waits.sort()
+            if !waits.isEmpty { shares.p99 = waits[waits.count * 99 / 100] }
+            world.settle()
+            return shares
+        }
+    }
+
+    /// One run on a new store, with groups paced or not.
+    private func shares(paced: Int, reading: Bool, writing: Bool) throws -> Shares {
+        var configuration = World.configuration(segments: 40, staging: 0)
+        configuration.log.groupBytes = 1 << 20
+        configuration.log.pacedWrites = paced
+        configuration.log.indexEntries = 1 << 14
+        let world = try World(configuration, latency: .nvme)
+        let space = world.namespace()
+        let value = [UInt8](repeating: 1, count: Self.length)
+        // Pinned, so that the writer's evictions leave what is read.
+        for key in 0..<Self.keys {
+            #expect(world.put("key-\(key)", space, value).status == .stored)
+            let pinned = world.run(.pin, "key-\(key)", space) {
+                $0.deadline = world.clock.monotonic + 3_600_000_000_000
+            }
+            #expect(pinned.status == .done)
+        }
+        return Load(world, space).run(reading: reading, writing: writing)
+    }
+
+    @Test func demandBesideAWriter() throws {
+        let alone = try shares(paced: 4, reading: true, writing: false)
+        let writer = try shares(paced: 4, reading: false, writing: true)
+        let both = try shares(paced: 4, reading: true, writing: true)
+        let unpaced = try shares(paced: 0, reading: true, writing: true)
+        let wait = Double(both.p99) / Double(alone.p99)
+        let kept = Double(both.puts) / Double(writer.puts)
+        print(
+            "demand p99: alone \(alone.p99 / 1000) µs, beside a writer \(both.p99 / 1000) µs "
+                + "(x \(wait)), unpaced \(unpaced.p99 / 1000) µs; the writer keeps \(kept), "
+                + "unpaced \(Double(unpaced.puts) / Double(writer.puts))")
+        #expect(wait <= 2)
+        #expect(kept >= 0.5)
+        #expect(both.p99 < unpaced.p99)
+    }
+}
