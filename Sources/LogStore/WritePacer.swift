@@ -35,14 +35,14 @@ extension LogStore {
 
     /// Hands over a write of a group, or keeps it for its turn. Returns how many completions come
     /// of it.
-    func issuePaced(_ request: IORequest, _ device: Int) -> Int {
+    func issuePaced(_ request: IORequest, _ device: Int) -> Int32 {
         guard isPaced(device) || !pacers[device].queue.isEmpty else {
             pacers[device].underWay += 1
             issue(request)
             return 1
         }
         var rest = request
-        var count = 0
+        var count: Int32 = 0
         while rest.piece.length > 0 {
             var slice = rest
             slice.piece.length = min(rest.piece.length, WritePacer.sliceBytes)

@@ -145,7 +145,7 @@ struct PagePlace {
         for _ in 0..<64 {
             let directory = directories[random.below(directories.count)]
             let names = machine.fileNames(directory).filter {
-                (machine.fileSize(directory, $0) ?? 0) >= bytes
+                $0 != "LOCK" && (machine.fileSize(directory, $0) ?? 0) >= bytes
             }
             guard !names.isEmpty else { continue }
             let name = names[random.below(names.count)]
