@@ -46,7 +46,7 @@ package struct LogStoreConfiguration: Sendable {
     package var groupsInFlight: Int = 4
     /// Requests of 128 KiB that groups have under way on a device while it is read; 0 for as many
     /// and as large as without readers.
-    package var pacedWrites: Int = 4
+    package var pacedWrites: Int = 2
     /// Operations at once.
     package var operations: Int = 4096
     /// Clean segments kept ahead on each device.

@@ -2,8 +2,9 @@
 // being read, or was until a moment ago, groups go to it in small requests, few at once, so that a
 // read that comes now waits behind little; while it is not, they go out whole, at once.
 //
-// Invariants: the requests of a group are all handed over in the end, each with one completion; with
-// nothing under way the next one always goes out, so that writes keep a floor however much is read.
+// Invariants: the requests of a group are all handed over in the end, each with one completion;
+// with nothing under way the next one always goes out, so that writes keep a floor however much is
+// read.
 
 import BlockIO
 

@@ -228,8 +228,8 @@ package final class SimulatedMachine {
         return true
     }
 
-    /// Puts other bytes into one stored page, in every view of it, past any driver. False when there
-    /// is no such page.
+    /// Puts other bytes into one stored page, in every view of it, past any driver. False when
+    /// there is no such page.
     @discardableResult
     package func overwrite(
         _ directory: String, _ name: String, page: Int, _ bytes: [UInt8]

@@ -1,7 +1,7 @@
 /* rigfs: a file system of one file, `disk`, under a loop device: a block device that remembers
- * every write and flush in the order in which they came. `record` writes that log; `replay` is the device
- * as it was after a prefix of the log, power cut: what was written behind the last flush is kept,
- * lost or torn, by a seed. What is written to a replay stays in memory.
+ * every write and flush in the order in which they came. `record` writes that log; `replay` is the
+ * device as it was after a prefix of the log, power cut: what was written behind the last flush is
+ * kept, lost or torn, by a seed. What is written to a replay stays in memory.
  *
  * Log: records of 32 bytes (magic, kind, offset, length, number), then a write's bytes. One thread:
  * the order of the log is the order in which the device took things. */

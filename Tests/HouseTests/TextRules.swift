@@ -8,7 +8,7 @@ enum TextRules {
     /// Files whose lines are somebody else's or generated.
     static func isFree(_ path: String) -> Bool {
         path == "LICENSE" || path.contains("/Golden/") || path.hasSuffix(".jsonl")
-            || path.hasSuffix(".json") || path.hasSuffix(".hex")
+            || path.hasSuffix(".json") || path.hasSuffix(".hex") || path.hasSuffix(".patch")
     }
 
     // Written apart, so that this file keeps its own rule.

@@ -139,9 +139,9 @@ import Testing
     }
 
     @Test func demandBesideAWriter() throws {
-        let alone = try shares(paced: 4, reading: true, writing: false)
-        let writer = try shares(paced: 4, reading: false, writing: true)
-        let both = try shares(paced: 4, reading: true, writing: true)
+        let alone = try shares(paced: 2, reading: true, writing: false)
+        let writer = try shares(paced: 2, reading: false, writing: true)
+        let both = try shares(paced: 2, reading: true, writing: true)
         let unpaced = try shares(paced: 0, reading: true, writing: true)
         let wait = Double(both.p99) / Double(alone.p99)
         let kept = Double(both.puts) / Double(writer.puts)

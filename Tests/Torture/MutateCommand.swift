@@ -1,7 +1,8 @@
 // mutate: what is on disk, changed. Each seed makes a store by random operations, stops it, and
 // then, from that one state many times: one page of one file is changed (bits turned, noise, zeros,
-// another page in its place), the store is opened, every key is read, and the store is used. Nothing
-// may trap or hang, no byte may be wrong, no deleted key come back; damage may only cost misses.
+// another page in its place), the store is opened, every key is read, and the store is used.
+// Nothing may trap or hang, no byte may be wrong, no deleted key come back; damage may only cost
+// misses.
 //
 // Every second page is one that holds structure (manifest, headers, descriptors, footers,
 // checkpoints), whatever share of the files these are.

@@ -121,7 +121,7 @@ struct Swarm {
         log.heatHalfLife = [0.05, 0.5, 5][random.below(3)]
         log.ghosts = [16, 4096][random.below(2)]
         // Not drawn, so that the seeds from before mean the same.
-        log.pacedWrites = [4, 0, 1][Int(seed % 3)]
+        log.pacedWrites = [2, 0, 1][Int(seed % 3)]
         log.holder = "torture"
     }
 
