@@ -281,6 +281,14 @@ extension LogStore {
             segments.counts[device] - reclaimers[device].nextLocal + 1)
     }
 
+    private func unmake(_ segment: UInt32) {
+        driver.close(file(segment))
+        segments[segment].file = -1
+        try? driver.remove(
+            devices[SegmentTable.device(segment)].directory,
+            StoreFiles.segment(SegmentTable.local(segment)))
+    }
+
     func reclaimCompleted(
         _ kind: IOKind, device: Int, aux: UInt32, _ completion: IOCompletion
     ) {
@@ -289,11 +297,7 @@ extension LogStore {
         switch kind {
         case .segmentAllocate:
             if errno != 0 {
-                driver.close(file(segment))
-                segments[segment].file = -1
-                try? driver.remove(
-                    devices[device].directory,
-                    StoreFiles.segment(SegmentTable.local(segment)))
+                unmake(segment)
                 cannotCreate(device, errno)
                 reclaimers[device].phase = .idle
                 return
@@ -301,8 +305,16 @@ extension LogStore {
             reclaimers[device].phase = .syncingDirectory
             sync(devices[device].directory, Self.tag(.directorySync, Int32(device)))
         case .directorySync:
+            guard errno == 0 else {
+                // Its name may never be durable, whatever the next sync says: it is made anew.
+                statistics.flushErrors += 1
+                devices[device].failed(errno: errno)
+                unmake(segment)
+                reclaimers[device].nextLocal -= 1
+                reclaimers[device].phase = .idle
+                return
+            }
             reclaimers[device].phase = .settling
-            if errno != 0 { devices[device].failed(errno: errno) }
         case .reclaimRead: footerRead(device, errno)
         case .segmentHeader:
             reclaimers[device].headerWrites -= 1
