@@ -98,6 +98,8 @@ package final class LogStore {
     @exclusivity(unchecked) var manifestState = ManifestState()
     // Reclaim and preparing segments
     @exclusivity(unchecked) var reclaimers: [Reclaimer] = []
+    /// Segments that reclaim had to leave (`holdsForgotten`).
+    var leftVictims = 0
     // Recovery and checkpoints
     @exclusivity(unchecked) var recovery: Recovery?
     @exclusivity(unchecked) var checkpointer = Checkpointer()

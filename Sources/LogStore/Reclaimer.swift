@@ -336,6 +336,7 @@ extension LogStore {
             giveChunk(device)
             if reclaimers[device].isRecycling { statistics.reclaimedSegments += 1 }
             segments[segment].state = .clean
+            segments[segment].formerValueVersion = UInt64.max
             reclaimers[device].clean.append(segment)
             reclaimers[device].isStuck = false
             reclaimers[device].phase = .idle
