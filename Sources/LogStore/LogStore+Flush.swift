@@ -146,6 +146,7 @@ extension LogStore {
             flush.failedDevices |= 1 << UInt32(device)
             statistics.flushErrors += 1
             devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
+            segments[segment].flushFailed = true
             quarantine(segment)
         } else {
             // After a failed flush a later one says nothing of what that one lost.
@@ -190,10 +191,10 @@ extension LogStore {
             return
         }
         // Records lie on devices of their own choice: any failure fails what needed records.
+        let needsRecords = slot.pointee.kind == .delete || slot.pointee.replace
         let concerns =
-            slot.pointee.kind == .delete || slot.pointee.replace
-            ? failed != 0
-            : failed & (1 << UInt32(SegmentTable.device(slot.pointee.segment))) != 0
+            needsRecords && failed != 0
+            || slot.pointee.kind != .delete && isHit(slot.pointee, failed: failed)
         if slot.pointee.phase == .waitingForValueFlush && !slot.pointee.raising {
             segments[slot.pointee.segment].unpublished -= 1
         }
@@ -229,6 +230,15 @@ extension LogStore {
                     slot.pointee.raising && !slot.pointee.replace ? .alreadyPresent : .stored)
             }
         }
+    }
+
+    /// Whether a block is on a device that this flush failed on; or was written while a flush of
+    /// its segment ran that then failed: it may have been lost with the rest, and the flush that
+    /// covers it knows nothing of that.
+    private func isHit(_ slot: OperationSlot, failed: UInt32) -> Bool {
+        if failed & (1 << UInt32(SegmentTable.device(slot.segment))) != 0 { return true }
+        let state = segments.pointer(slot.segment)
+        return state.pointee.flushFailed && slot.page >= state.pointee.flushedPages
     }
 
     /// A put that was acknowledged from staging, and whose write a failed flush has thrown in

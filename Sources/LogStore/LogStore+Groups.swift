@@ -496,6 +496,12 @@ extension LogStore {
             return
         }
         devices[SegmentTable.device(segment)].answered()
+        if state.pointee.flushFailed {
+            // It is not flushed any more: elsewhere it can be.
+            let kind = streams[target.pointee.stream].kind
+            endGroup(group) { operation in rewriteOrFail(operation, kind, 5) }
+            return
+        }
         markDirty(segment)
         endGroup(group) { operation in written(operation) }
     }

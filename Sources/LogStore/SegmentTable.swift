@@ -58,6 +58,9 @@ package struct Segment {
     package var hasRecords: Bool = false
     /// Blocks whose descriptors cannot be read, so that they cannot be moved in this run.
     package var holdsUnreadable: Bool = false
+    /// A flush of it failed: what was written behind `flushedPages` by then may be lost, whatever a
+    /// later flush says.
+    package var flushFailed: Bool = false
     /// It was to be emptied and had to be left: of what left the index it still has the bytes.
     package var holdsForgotten: Bool = false
     /// Blocks were moved here and never flushed: the log may not forget where they came from.
