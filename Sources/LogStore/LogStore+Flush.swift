@@ -27,6 +27,8 @@ struct FlushState {
     var coveredCallers: [FlushCaller] = []
     /// Somebody waits for a flush without an operation of its own.
     var isWanted = false
+    /// What recovery has found is not flushed yet: of a block that was moved, the source stays.
+    var isFirst = false
     /// Flushes begun, and the last one that failed on some device.
     var begun: UInt64 = 0
     var lastFailed: UInt64 = 0
@@ -154,6 +156,7 @@ extension LogStore {
             if state.pointee.state != .quarantined {
                 state.pointee.flushedPages = max(
                     state.pointee.flushedPages, state.pointee.completedPages)
+                state.pointee.formerValueVersion = UInt64.max
             }
         }
         flush.pendingSyncs -= 1
@@ -164,6 +167,7 @@ extension LogStore {
         var list = flush.covered
         flush.covered = OperationList()
         let failed = flush.failedDevices
+        flush.isFirst = false
         if failed != 0 { flush.lastFailed = flush.begun }
         if failed == 0 { flush.durableVersion = max(flush.durableVersion, flush.barrier) }
         let callers = flush.coveredCallers
@@ -261,6 +265,9 @@ extension LogStore {
         if state.pointee.state == .quarantined { return }
         for stream in streams.indices where streams[stream].segment == segment {
             abandonSegment(stream)
+        }
+        if state.pointee.state == .clean {
+            reclaimers[SegmentTable.device(segment)].clean.removeAll { $0 == segment }
         }
         state.pointee.state = .quarantined
         statistics.quarantinedSegments += 1

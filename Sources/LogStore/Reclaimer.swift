@@ -229,7 +229,7 @@ extension LogStore {
         guard reclaimers[device].clean.count < wanted || wantReclaim || rewriting else { return }
         if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
             createSegment(device)
-        } else if clock.monotonic >= reclaimers[device].retryAt,
+        } else if clock.monotonic >= reclaimers[device].retryAt, !flush.isFirst,
             let segment = victim(device)
         {
             sealWhatHoldsRecords(device, segment)

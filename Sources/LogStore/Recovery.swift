@@ -536,22 +536,35 @@ extension LogStore {
 
     private func finishRecovery(_ recovery: Recovery) {
         statistics.recovery.totalNanoseconds = clock.monotonic - recovery.startedAt
-        flush.durableVersion = nextVersion
         for id in recovery.found {
             let state = segments.pointer(id)
             if state.pointee.generation == 0 { state.pointee.recordCount = 0 }
-            // What was found has survived a crash already.
-            state.pointee.flushedPages =
-                state.pointee.state == .open ? state.pointee.writtenPages : segmentPages
             if state.pointee.state == .clean {
-                state.pointee.flushedPages = 0
                 reclaimers[SegmentTable.device(id)].clean.append(id)
             }
+            flushFound(id, isCovered: recovery.covered.contains(id))
         }
+        if !flush.isFirst { flush.durableVersion = nextVersion }
         self.recovery = nil
         if configuration.openMode == .strict { judgeDamage() }
         prepareCheckpoints()
         resumeWaitingToStart()
+    }
+
+    /// What was found has outlived a process, but perhaps not yet the machine: only what a dump
+    /// calls sealed is known to be flushed. The rest counts when it has been.
+    private func flushFound(_ id: UInt32, isCovered: Bool) {
+        let state = segments.pointer(id)
+        guard !isCovered, state.pointee.generation != 0, !readOnly else {
+            state.pointee.flushedPages = state.pointee.state == .clean ? 0 : segmentPages
+            return
+        }
+        state.pointee.flushedPages = 0
+        // Nor is it known that the header has taken the place of the life before.
+        if state.pointee.state == .clean { state.pointee.formerValueVersion = 0 }
+        markDirty(id)
+        flush.isWanted = true
+        flush.isFirst = true
     }
 
     /// `strict`: a store with damage is refused. What a crash tore counts as damage too: such a
