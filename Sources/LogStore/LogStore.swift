@@ -98,6 +98,7 @@ package final class LogStore {
     @exclusivity(unchecked) var manifestState = ManifestState()
     // Reclaim and preparing segments
     @exclusivity(unchecked) var reclaimers: [Reclaimer] = []
+    @exclusivity(unchecked) var spreading = Spreading()
     /// Segments that reclaim had to leave (`holdsForgotten`).
     var leftVictims = 0
     // Recovery and checkpoints

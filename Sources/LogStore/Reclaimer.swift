@@ -70,6 +70,8 @@ struct Reclaimer {
     var movedTo: [(segment: UInt32, end: UInt32)] = []
     /// Victims in turn for which an older segment was passed over.
     var passedOver = 0
+    /// A segment to be emptied although no space is wanted (LogStore+Spreading tells why).
+    var beside: UInt32?
 
     init(device: Int, segmentPages: UInt32) {
         self.device = device
@@ -202,6 +204,7 @@ extension LogStore {
     func advanceReclaim() {
         if !sweeper.slots.isEmpty { advanceSweep() }
         guard !readOnly, manifestState.exists else { return }
+        advanceSpreading()
         for device in devices.indices {
             if devices[device].takesWrites {
                 advanceReclaim(device)
@@ -225,6 +228,10 @@ extension LogStore {
     }
 
     private func startReclaim(_ device: Int) {
+        if let segment = takeBeside(device) {
+            startVictim(device, segment)
+            return
+        }
         let wanted = reserved(device) + configuration.cleanSegments
         guard reclaimers[device].clean.count < wanted || wantReclaim || rewriting else { return }
         if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
@@ -340,6 +347,7 @@ extension LogStore {
             reclaimers[device].clean.append(segment)
             reclaimers[device].isStuck = false
             reclaimers[device].phase = .idle
+            spreading.lookAt = 0
         default: break
         }
     }
