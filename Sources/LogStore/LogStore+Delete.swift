@@ -38,8 +38,11 @@ extension LogStore {
         let fingerprint = operations[operation].fingerprint
         let found = index.find(fingerprint) != nil || quarantinedKeys.contains(fingerprint)
         // What is not in the index may still be found on disk after a crash: on a member that is
-        // away, or in a victim not yet overwritten.
-        guard found || anyMemberAway || reclaimers.contains(where: { $0.phase != .idle }) else {
+        // away, or in a victim not yet overwritten, or left as it was.
+        guard
+            found || anyMemberAway || leftVictims > 0
+                || reclaimers.contains(where: { $0.phase != .idle })
+        else {
             finish(operation, .notFound)
             return
         }

@@ -50,8 +50,12 @@ extension LogStore {
             let state = segments.pointer(id)
             switch state.pointee.state {
             case .open, .sealed, .quarantined, .reclaiming, .absent:
-                if id != except { lowest = min(lowest, state.pointee.minValueVersion) }
-            case .clean, .uncreated: break
+                if id != except {
+                    lowest = min(
+                        lowest, state.pointee.minValueVersion, state.pointee.formerValueVersion)
+                }
+            case .clean: lowest = min(lowest, state.pointee.formerValueVersion)
+            case .uncreated: break
             }
         }
         return lowest
@@ -355,10 +359,12 @@ extension LogStore {
             guard reclaimers[device].chunk >= 0 else { return }
         }
         reclaimers[device].isRecycling = !isNew
-        let file = state.pointee.file
+        let former = state.pointee
+        if former.holdsForgotten { leftVictims -= 1 }
         flush.dirty.removeAll { $0 == segment }
         state.pointee = Segment()
-        state.pointee.file = file
+        state.pointee.file = former.file
+        state.pointee.formerValueVersion = min(former.minValueVersion, former.formerValueVersion)
         state.pointee.generation = generation
         state.pointee.state = .reclaiming
         var header = SegmentHeader()
@@ -380,7 +386,7 @@ extension LogStore {
             issue(
                 IORequest(
                     tag: Self.tag(.segmentHeader, Int32(device)), operation: .write,
-                    file: FileID(file),
+                    file: file(segment),
                     fileOffset: page == 0 ? 0 : Self.offset(page: segmentPages - 1),
                     piece: reclaimPool.piece(reclaimers[device].chunk, length: Self.pageBytes)))
         }
@@ -396,6 +402,8 @@ extension LogStore {
         reclaimers[device].isStuck = reclaimers[device].clean.count <= reserved(device)
         let state = segments.pointer(reclaimers[device].segment)
         if state.pointee.state == .reclaiming { state.pointee.state = .sealed }
+        if !state.pointee.holdsForgotten { leftVictims += 1 }
+        state.pointee.holdsForgotten = true
     }
 
     func flushCovers(_ segment: UInt32) -> Bool {

@@ -27,6 +27,8 @@ struct FlushState {
     var coveredCallers: [FlushCaller] = []
     /// Somebody waits for a flush without an operation of its own.
     var isWanted = false
+    /// What recovery has found is not flushed yet: of a block that was moved, the source stays.
+    var isFirst = false
     /// Flushes begun, and the last one that failed on some device.
     var begun: UInt64 = 0
     var lastFailed: UInt64 = 0
@@ -146,6 +148,7 @@ extension LogStore {
             flush.failedDevices |= 1 << UInt32(device)
             statistics.flushErrors += 1
             devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
+            segments[segment].flushFailed = true
             quarantine(segment)
         } else {
             // After a failed flush a later one says nothing of what that one lost.
@@ -153,6 +156,7 @@ extension LogStore {
             if state.pointee.state != .quarantined {
                 state.pointee.flushedPages = max(
                     state.pointee.flushedPages, state.pointee.completedPages)
+                state.pointee.formerValueVersion = UInt64.max
             }
         }
         flush.pendingSyncs -= 1
@@ -163,6 +167,7 @@ extension LogStore {
         var list = flush.covered
         flush.covered = OperationList()
         let failed = flush.failedDevices
+        flush.isFirst = false
         if failed != 0 { flush.lastFailed = flush.begun }
         if failed == 0 { flush.durableVersion = max(flush.durableVersion, flush.barrier) }
         let callers = flush.coveredCallers
@@ -190,10 +195,10 @@ extension LogStore {
             return
         }
         // Records lie on devices of their own choice: any failure fails what needed records.
+        let needsRecords = slot.pointee.kind == .delete || slot.pointee.replace
         let concerns =
-            slot.pointee.kind == .delete || slot.pointee.replace
-            ? failed != 0
-            : failed & (1 << UInt32(SegmentTable.device(slot.pointee.segment))) != 0
+            needsRecords && failed != 0
+            || slot.pointee.kind != .delete && isHit(slot.pointee, failed: failed)
         if slot.pointee.phase == .waitingForValueFlush && !slot.pointee.raising {
             segments[slot.pointee.segment].unpublished -= 1
         }
@@ -231,6 +236,15 @@ extension LogStore {
         }
     }
 
+    /// Whether a block is on a device that this flush failed on; or was written while a flush of
+    /// its segment ran that then failed: it may have been lost with the rest, and the flush that
+    /// covers it knows nothing of that.
+    private func isHit(_ slot: OperationSlot, failed: UInt32) -> Bool {
+        if failed & (1 << UInt32(SegmentTable.device(slot.segment))) != 0 { return true }
+        let state = segments.pointer(slot.segment)
+        return state.pointee.flushFailed && slot.page >= state.pointee.flushedPages
+    }
+
     /// A put that was acknowledged from staging, and whose write a failed flush has thrown in
     /// doubt, is written once more while there is somewhere to write it.
     private func rewriteElsewhere(_ operation: Int32) -> Bool {
@@ -251,6 +265,9 @@ extension LogStore {
         if state.pointee.state == .quarantined { return }
         for stream in streams.indices where streams[stream].segment == segment {
             abandonSegment(stream)
+        }
+        if state.pointee.state == .clean {
+            reclaimers[SegmentTable.device(segment)].clean.removeAll { $0 == segment }
         }
         state.pointee.state = .quarantined
         statistics.quarantinedSegments += 1

@@ -152,6 +152,9 @@ extension LogStore {
         {
             return false
         }
+        let low = min(group.minVersion, slot.pointee.version)
+        let high = max(group.maxVersion, slot.pointee.version)
+        if high - low >= Self.versionSpan { return false }
         return group.isDirect || group.valueBytes + bytes <= configuration.groupBytes
     }
 
@@ -168,6 +171,8 @@ extension LogStore {
             group.pointee.valueBytes = 0
             group.pointee.errno = 0
             group.pointee.issued = false
+            group.pointee.minVersion = UInt64.max
+            group.pointee.maxVersion = 0
             group.pointee.writer.reset()
             freeGroups -= 1
             if direct {
@@ -193,6 +198,8 @@ extension LogStore {
             }
         }
         target.pointee.valueBytes += bytes
+        target.pointee.minVersion = min(target.pointee.minVersion, slot.pointee.version)
+        target.pointee.maxVersion = max(target.pointee.maxVersion, slot.pointee.version)
         let added = target.pointee.writer.append(
             descriptor(operation), key: operations.key(operation),
             parent: operations.parent(operation))
@@ -361,19 +368,15 @@ extension LogStore {
         return UInt32(max(0, end - Int(streams[stream].nextPage)))
     }
 
-    /// Versions of one segment stay within 2^31, so that their low halves tell them apart.
+    /// Versions of one segment, and so of one group, stay within this of each other, so that their
+    /// low halves tell them apart. Those of puts do by themselves; imported ones may not.
+    static let versionSpan: UInt64 = 1 << 31
+
     private func spansTooFar(_ group: Int32, _ segment: UInt32) -> Bool {
-        let base = segments[segment].minVersion
-        guard base != UInt64.max else { return false }
-        var operation = groups[Int(group)].operations.head
-        while operation >= 0 {
-            let version = operations[operation].version
-            let low = min(base, version)
-            let high = max(segments[segment].maxVersion, version)
-            if high - low >= 1 << 31 { return true }
-            operation = operations[operation].next
-        }
-        return false
+        guard segments[segment].minVersion != UInt64.max else { return false }
+        let low = min(segments[segment].minVersion, groups[Int(group)].minVersion)
+        let high = max(segments[segment].maxVersion, groups[Int(group)].maxVersion)
+        return high - low >= Self.versionSpan
     }
 
     private func assign(_ group: Int32, _ stream: Int, _ segment: UInt32, _ pages: UInt32) {
@@ -494,6 +497,12 @@ extension LogStore {
             return
         }
         devices[SegmentTable.device(segment)].answered()
+        if state.pointee.flushFailed {
+            // It is not flushed any more: elsewhere it can be.
+            let kind = streams[target.pointee.stream].kind
+            endGroup(group) { operation in rewriteOrFail(operation, kind, 5) }
+            return
+        }
         markDirty(segment)
         endGroup(group) { operation in written(operation) }
     }

@@ -27,7 +27,12 @@ struct ManifestState {
 enum ManifestWaiter {
     case namespace(token: UInt64, slot: UInt16)
     case purge(token: UInt64, slot: UInt16)
+    case strike(token: UInt64, device: Int)
     case change(token: UInt64)
+
+    func makes(namespace wanted: UInt16) -> Bool {
+        if case .namespace(_, let slot) = self { slot == wanted } else { false }
+    }
 }
 
 extension LogStore {
@@ -153,6 +158,10 @@ extension LogStore {
         case .purge(let token, let slot):
             if durable { sweeper.slots.append(slot) }
             delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
+        case .strike(let token, let device):
+            // Not before: what is no longer kept for it would be gone, were it a member still.
+            if durable { devices[device].state = .struck }
+            delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
         case .change(let token):
             delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
         }
@@ -174,6 +183,8 @@ extension LogStore {
             // The fingerprint is not keyed: who chose it to collide gets an error, not the keys.
             if namespaces.aligned(slot) != aligned || !namespaces.has(slot, fields) {
                 outcome.status = .conflict
+            } else if awaitsManifest(slot, token) {
+                return
             }
             delegate?.finished(outcome)
             return
@@ -200,6 +211,21 @@ extension LogStore {
         }
         manifestState.waiting.append(.namespace(token: token, slot: slot))
         manifestState.dirty = true
+    }
+
+    /// A namespace that somebody else is just making is there for nobody before it is durable, or
+    /// what is put under it could be lost with it.
+    private func awaitsManifest(_ slot: UInt16, _ token: UInt64) -> Bool {
+        let waiter = ManifestWaiter.namespace(token: token, slot: slot)
+        if manifestState.running.contains(where: { $0.makes(namespace: slot) }) {
+            manifestState.running.append(waiter)
+            return true
+        }
+        guard manifestState.waiting.contains(where: { $0.makes(namespace: slot) }) else {
+            return false
+        }
+        manifestState.waiting.append(waiter)
+        return true
     }
 
     /// Retires a namespace's instance durably: its keys are gone at once and for good.
@@ -234,13 +260,12 @@ extension LogStore {
             delegate?.finished(Outcome(token: token, status: readOnly ? .readOnly : .notFound))
             return
         }
-        devices[device].state = .struck
         manifest.devices[device].state = 2
         manifest.membershipEpoch += 1
         for index in devices.indices where devices[index].state.isPresent {
             manifest.devices[index].membershipEpoch = manifest.membershipEpoch
         }
-        manifestState.waiting.append(.change(token: token))
+        manifestState.waiting.append(.strike(token: token, device: device))
         manifestState.dirty = true
     }
 

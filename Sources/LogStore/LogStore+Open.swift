@@ -68,7 +68,6 @@ extension LogStore {
         manifest.generationLimit += Self.generationStep
         manifest.versionLimit += Self.versionStep
         manifest.cleanClose = false
-        flush.durableVersion = nextVersion
         // In `strict` nothing is written before it is known that the store is taken.
         manifestState.dirty = !readOnly && configuration.openMode != .strict
         statistics.damage = parts.damage

@@ -75,6 +75,7 @@ extension LogStore {
     func footerWritten(_ segment: UInt32, chunk: Int32, _ completion: IOCompletion) {
         footerPool.give(chunk)
         segments[segment].groupsInFlight -= 1
+        spreading.lookAt = 0
         if completion.result < 0 {
             statistics.writeErrors += 1
             segments[segment].footerPages = 0

@@ -17,8 +17,9 @@ extension LogStore {
     /// Whether there are segments for both copies of what a segment of records may hold, and
     /// emptying it gains anything: records move from one new segment to the next without end if
     /// all of them are needed (`oldest`: the lowest version of a value elsewhere) and the open
-    /// segments have no room for them.
-    func canCarry(_ segment: Segment, oldest: UInt64) -> Bool {
+    /// segments have no room for them. Where they are to go to another member (`spreads`), that is
+    /// the gain; but it takes space there and gives none back, so a segment is left for deletes.
+    func canCarry(_ segment: Segment, oldest: UInt64, spreads: Bool) -> Bool {
         let first = writableDevice(after: -1)
         let second = writableDevice(after: first)
         // Carried on, records take no more pages than in the footer (or seven of the longest a
@@ -27,6 +28,10 @@ extension LogStore {
             segment.footerPages > 0 ? segment.footerPages + 2 : segment.recordCount / 7 + 2
         if hasRecordRoom(.recordsA, first, pages) && hasRecordRoom(.recordsB, second, pages) {
             return true
+        }
+        if spreads {
+            let target = segment.stream == StreamKind.recordsA.rawValue ? first : second
+            return reclaimers[target].clean.count >= 2
         }
         if segment.minVersion > oldest { return false }
         if first == second { return reclaimers[first].clean.count >= 2 }
@@ -50,7 +55,7 @@ extension LogStore {
     }
 
     /// Whether a segment may be emptied now.
-    private func isVictim(_ id: UInt32) -> Bool {
+    func isVictim(_ id: UInt32) -> Bool {
         let state = segments.pointer(id)
         guard state.pointee.state == .sealed, state.pointee.groupsInFlight == 0,
             state.pointee.unpublished == 0
@@ -58,7 +63,9 @@ extension LogStore {
         // Records that an old value may still need are carried on, which takes room elsewhere.
         guard state.pointee.minValueVersion == UInt64.max else { return true }
         let oldest = oldestValue(except: id)
-        return oldest >= state.pointee.maxVersion || canCarry(state.pointee, oldest: oldest)
+        return oldest >= state.pointee.maxVersion
+            || canCarry(
+                state.pointee, oldest: oldest, spreads: liesBesideTwins(id, spreading.homes))
     }
 
     /// The segment to empty next, if there is one.

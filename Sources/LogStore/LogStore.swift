@@ -98,6 +98,9 @@ package final class LogStore {
     @exclusivity(unchecked) var manifestState = ManifestState()
     // Reclaim and preparing segments
     @exclusivity(unchecked) var reclaimers: [Reclaimer] = []
+    @exclusivity(unchecked) var spreading = Spreading()
+    /// Segments that reclaim had to leave (`holdsForgotten`).
+    var leftVictims = 0
     // Recovery and checkpoints
     @exclusivity(unchecked) var recovery: Recovery?
     @exclusivity(unchecked) var checkpointer = Checkpointer()

@@ -70,6 +70,8 @@ struct Reclaimer {
     var movedTo: [(segment: UInt32, end: UInt32)] = []
     /// Victims in turn for which an older segment was passed over.
     var passedOver = 0
+    /// A segment to be emptied although no space is wanted (LogStore+Spreading tells why).
+    var beside: UInt32?
 
     init(device: Int, segmentPages: UInt32) {
         self.device = device
@@ -202,6 +204,7 @@ extension LogStore {
     func advanceReclaim() {
         if !sweeper.slots.isEmpty { advanceSweep() }
         guard !readOnly, manifestState.exists else { return }
+        advanceSpreading()
         for device in devices.indices {
             if devices[device].takesWrites {
                 advanceReclaim(device)
@@ -225,11 +228,15 @@ extension LogStore {
     }
 
     private func startReclaim(_ device: Int) {
+        if let segment = takeBeside(device) {
+            startVictim(device, segment)
+            return
+        }
         let wanted = reserved(device) + configuration.cleanSegments
         guard reclaimers[device].clean.count < wanted || wantReclaim || rewriting else { return }
         if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
             createSegment(device)
-        } else if clock.monotonic >= reclaimers[device].retryAt,
+        } else if clock.monotonic >= reclaimers[device].retryAt, !flush.isFirst,
             let segment = victim(device)
         {
             sealWhatHoldsRecords(device, segment)
@@ -281,6 +288,14 @@ extension LogStore {
             segments.counts[device] - reclaimers[device].nextLocal + 1)
     }
 
+    private func unmake(_ segment: UInt32) {
+        driver.close(file(segment))
+        segments[segment].file = -1
+        try? driver.remove(
+            devices[SegmentTable.device(segment)].directory,
+            StoreFiles.segment(SegmentTable.local(segment)))
+    }
+
     func reclaimCompleted(
         _ kind: IOKind, device: Int, aux: UInt32, _ completion: IOCompletion
     ) {
@@ -289,11 +304,7 @@ extension LogStore {
         switch kind {
         case .segmentAllocate:
             if errno != 0 {
-                driver.close(file(segment))
-                segments[segment].file = -1
-                try? driver.remove(
-                    devices[device].directory,
-                    StoreFiles.segment(SegmentTable.local(segment)))
+                unmake(segment)
                 cannotCreate(device, errno)
                 reclaimers[device].phase = .idle
                 return
@@ -301,8 +312,16 @@ extension LogStore {
             reclaimers[device].phase = .syncingDirectory
             sync(devices[device].directory, Self.tag(.directorySync, Int32(device)))
         case .directorySync:
+            guard errno == 0 else {
+                // Its name may never be durable, whatever the next sync says: it is made anew.
+                statistics.flushErrors += 1
+                devices[device].failed(errno: errno)
+                unmake(segment)
+                reclaimers[device].nextLocal -= 1
+                reclaimers[device].phase = .idle
+                return
+            }
             reclaimers[device].phase = .settling
-            if errno != 0 { devices[device].failed(errno: errno) }
         case .reclaimRead: footerRead(device, errno)
         case .segmentHeader:
             reclaimers[device].headerWrites -= 1
@@ -324,9 +343,11 @@ extension LogStore {
             giveChunk(device)
             if reclaimers[device].isRecycling { statistics.reclaimedSegments += 1 }
             segments[segment].state = .clean
+            segments[segment].formerValueVersion = UInt64.max
             reclaimers[device].clean.append(segment)
             reclaimers[device].isStuck = false
             reclaimers[device].phase = .idle
+            spreading.lookAt = 0
         default: break
         }
     }

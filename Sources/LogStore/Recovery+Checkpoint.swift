@@ -262,12 +262,23 @@ extension LogStore {
     }
 
     /// The whole version of an entry of the dump. Its segment's lowest version is from before the
-    /// dump: an old block may have been moved there since, and its record may be lost. No version
-    /// is above the limit that was durable, so one that seems to be is of the round before.
+    /// dump: an old block may have been moved there since, and its record may be lost.
     private func versionOnLoad(_ entry: IndexEntry) -> UInt64 {
-        let version = fullVersion(entry)
-        guard version > nextVersion, version >= 1 << 32 else { return version }
-        segments[entry.place.segment].minVersion = version - (1 << 32)
+        let base = segments[entry.place.segment].minVersion
+        let version = Self.versionAround(low: entry.versionLow, base: base)
+        if base != UInt64.max, version < base {
+            segments[entry.place.segment].minVersion = version
+        }
+        return version
+    }
+
+    /// The version with these low bits that a segment which has `base` may have, above or below it:
+    /// one that seems to be further above than a segment spans is of the round before.
+    package static func versionAround(low: UInt32, base: UInt64) -> UInt64 {
+        let version = fullVersion(low: low, base: base)
+        guard base != UInt64.max, version - base >= versionSpan, version >= 1 << 32 else {
+            return version
+        }
         return version - (1 << 32)
     }
 

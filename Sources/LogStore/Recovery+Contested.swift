@@ -1,13 +1,71 @@
-// Contested keys: two values of a key were found, and no supersede record says that the newer one
-// was flushed. The newer one is read and checked; if it is not whole, the older one stays.
+// Contested keys: several values of a key were found, and no supersede record says that the newest
+// was flushed. They are read and checked from the newest on; the first that is whole is the key's,
+// and if none is, the oldest stays.
 
 import BlockIO
 import SegmentFormat
 
+/// A value of a contested key, and the life of the segment that it lies in.
+struct ContestedValue {
+    var entry: IndexEntry
+    var version: UInt64
+    var generation: UInt64
+
+    /// Of lower version; of one version, the one that the other was copied from.
+    func isBefore(_ other: ContestedValue) -> Bool {
+        (version, generation, UInt64(entry.place.page))
+            < (other.version, other.generation, UInt64(other.entry.place.page))
+    }
+}
+
+/// A key of which several values were found, oldest first. Any but the oldest may be torn: what is
+/// left of a replace that a crash cut short is still there when the next one is made; and of one
+/// version, reclaim copies a block before it gives up the source, and a copy whose flush failed
+/// stays behind, too.
+struct ContestedKey {
+    var values: [ContestedValue]
+    var key: [UInt8]
+}
+
 extension LogStore {
     private static let pageBytes = FormatConstants.pageBytes
 
-    // MARK: Contested keys
+    // MARK: What is found
+
+    func contestedValue(_ entry: IndexEntry, _ version: UInt64) -> ContestedValue {
+        ContestedValue(
+            entry: entry, version: version, generation: segments[entry.place.segment].generation)
+    }
+
+    /// Takes one more value of a contested key in.
+    func contest(_ recovery: Recovery, _ fingerprint: Fingerprint, _ found: ContestedValue) {
+        guard var known = recovery.contested[fingerprint],
+            !known.values.contains(where: { $0.entry.place == found.entry.place })
+        else { return }
+        let place = known.values.firstIndex { found.isBefore($0) } ?? known.values.count
+        known.values.insert(found, at: place)
+        keepOldest(recovery, fingerprint, known)
+    }
+
+    /// A record says that versions below are dead.
+    func killContested(_ recovery: Recovery, _ fingerprint: Fingerprint, below version: UInt64) {
+        guard var known = recovery.contested[fingerprint] else { return }
+        known.values.removeAll { $0.version < version }
+        keepOldest(recovery, fingerprint, known)
+    }
+
+    /// Until it is known which of the newer ones are whole, the index has the oldest.
+    private func keepOldest(
+        _ recovery: Recovery, _ fingerprint: Fingerprint, _ known: ContestedKey
+    ) {
+        recovery.contested[fingerprint] = known.values.count > 1 ? known : nil
+        guard let oldest = known.values.first else { return }
+        if index.find(fingerprint)?.place != oldest.entry.place {
+            place(fingerprint, oldest.entry)
+        }
+    }
+
+    // MARK: Reading them
 
     func startContested(_ recovery: Recovery) {
         statistics.recovery.replayNanoseconds = clock.monotonic - recovery.phaseStartedAt
@@ -24,9 +82,8 @@ extension LogStore {
             recovery.phase = .sealing
             return true
         }
-        guard let contested = recovery.contested[fingerprint] else { return true }
+        guard let entry = recovery.contested[fingerprint]?.values.last?.entry else { return true }
         recovery.contestedKey = fingerprint
-        let entry = contested.newer
         // Enough for padding of aligned shards too: each adds less than a page.
         let bytes =
             (layout(entry).storedBytes + entry.shardCount * Self.pageBytes).roundedUpToPage
@@ -50,7 +107,7 @@ extension LogStore {
     func contestedRead(_ recovery: Recovery, _ errno: Int32) {
         guard let fingerprint = recovery.contestedKey,
             let contested = recovery.contested[fingerprint],
-            let memory = recovery.contestedMemory
+            let newest = contested.values.last, let memory = recovery.contestedMemory
         else { return }
         recovery.contestedKey = nil
         let whole =
@@ -58,13 +115,15 @@ extension LogStore {
             && contested.key.withUnsafeBytes { key in
                 imageIsWhole(
                     UnsafeRawBufferPointer(start: memory, count: recovery.contestedBytes),
-                    contested.newer, key)
+                    newest.entry, key)
             }
         if whole {
-            place(fingerprint, contested.newer)
-        } else {
-            statistics.recovery.contestedLost += 1
+            place(fingerprint, newest.entry)
+            return
         }
+        statistics.recovery.contestedLost += 1
+        recovery.contested[fingerprint]?.values.removeLast()
+        if contested.values.count > 2 { recovery.contestedQueue.append(fingerprint) }
     }
 
     /// Whether a stored image in memory passes every check.

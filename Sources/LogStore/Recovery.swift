@@ -19,14 +19,6 @@ enum RecoveryPhase: UInt8 {
     case sealing
 }
 
-/// A key of which two values were found, and no word that the newer one was flushed.
-struct ContestedKey {
-    var older: IndexEntry
-    var newer: IndexEntry
-    var newerVersion: UInt64
-    var key: [UInt8]
-}
-
 /// One segment being replayed.
 struct ReplayWorker {
     var busy = false
@@ -517,77 +509,23 @@ extension LogStore {
         if let entry = index.find(fingerprint), fullVersion(entry) < version {
             unpublish(fingerprint)
         }
-        if let contested = recovery.contested[fingerprint] {
-            let older = fullVersion(contested.older)
-            if version > contested.newerVersion {
-                recovery.contested[fingerprint] = nil
-            } else if version > older {
-                // The older one is dead (or the newer known to be flushed): no choice is left.
-                recovery.contested[fingerprint] = nil
-                place(fingerprint, contested.newer)
-            }
-        }
+        killContested(recovery, fingerprint, below: version)
     }
 
     private func settle(
         _ recovery: Recovery, _ fingerprint: Fingerprint, _ entry: IndexEntry,
         _ version: UInt64, _ key: UnsafeRawBufferPointer
     ) {
-        guard let present = index.find(fingerprint) else {
-            place(fingerprint, entry)
-            return
-        }
-        let presentVersion = fullVersion(present)
-        if presentVersion == version {
-            contestCopies(recovery, fingerprint, entry, present, version, key)
-            return
-        }
-        let flushed = recovery.dead[fingerprint].map { $0 >= max(version, presentVersion) }
-        if flushed == true {
-            if version > presentVersion { place(fingerprint, entry) }
-            return
-        }
-        contest(recovery, fingerprint, entry, version, present, presentVersion, key)
-    }
-
-    /// The same version at two places: moved by reclaim, whose source was not yet overwritten. The
-    /// copy may never have been flushed, so it is read before the source is given up.
-    private func contestCopies(
-        _ recovery: Recovery, _ fingerprint: Fingerprint, _ entry: IndexEntry,
-        _ present: IndexEntry, _ version: UInt64, _ key: UnsafeRawBufferPointer
-    ) {
-        guard present.place != entry.place, recovery.contested[fingerprint] == nil else { return }
-        let entryIsCopy =
-            (segments[entry.place.segment].generation, entry.place.page)
-            > (segments[present.place.segment].generation, present.place.page)
-        if !entryIsCopy { place(fingerprint, entry) }
-        recovery.contested[fingerprint] = ContestedKey(
-            older: entryIsCopy ? present : entry, newer: entryIsCopy ? entry : present,
-            newerVersion: version, key: Array(key))
-    }
-
-    /// Keeps the two highest versions of a key until it is known that the newer one is whole.
-    private func contest(
-        _ recovery: Recovery, _ fingerprint: Fingerprint, _ entry: IndexEntry, _ version: UInt64,
-        _ present: IndexEntry, _ presentVersion: UInt64, _ key: UnsafeRawBufferPointer
-    ) {
-        if let known = recovery.contested[fingerprint] {
-            // The index holds the older of the two; a third version displaces the lowest.
-            if version > known.newerVersion {
-                place(fingerprint, known.newer)
-                recovery.contested[fingerprint] = ContestedKey(
-                    older: known.newer, newer: entry, newerVersion: version, key: known.key)
-            } else if version < known.newerVersion, version > presentVersion {
+        if recovery.contested[fingerprint] == nil {
+            guard let present = index.find(fingerprint) else {
                 place(fingerprint, entry)
-                recovery.contested[fingerprint]?.older = entry
+                return
             }
-            return
+            if present.place == entry.place { return }
+            let value = contestedValue(present, fullVersion(present))
+            recovery.contested[fingerprint] = ContestedKey(values: [value], key: Array(key))
         }
-        let newerIsFound = version > presentVersion
-        if !newerIsFound { place(fingerprint, entry) }
-        recovery.contested[fingerprint] = ContestedKey(
-            older: newerIsFound ? present : entry, newer: newerIsFound ? entry : present,
-            newerVersion: max(version, presentVersion), key: Array(key))
+        contest(recovery, fingerprint, contestedValue(entry, version))
     }
 
     func place(_ fingerprint: Fingerprint, _ entry: IndexEntry) {
@@ -598,22 +536,35 @@ extension LogStore {
 
     private func finishRecovery(_ recovery: Recovery) {
         statistics.recovery.totalNanoseconds = clock.monotonic - recovery.startedAt
-        flush.durableVersion = nextVersion
         for id in recovery.found {
             let state = segments.pointer(id)
             if state.pointee.generation == 0 { state.pointee.recordCount = 0 }
-            // What was found has survived a crash already.
-            state.pointee.flushedPages =
-                state.pointee.state == .open ? state.pointee.writtenPages : segmentPages
             if state.pointee.state == .clean {
-                state.pointee.flushedPages = 0
                 reclaimers[SegmentTable.device(id)].clean.append(id)
             }
+            flushFound(id, isCovered: recovery.covered.contains(id))
         }
+        if !flush.isFirst { flush.durableVersion = nextVersion }
         self.recovery = nil
         if configuration.openMode == .strict { judgeDamage() }
         prepareCheckpoints()
         resumeWaitingToStart()
+    }
+
+    /// What was found has outlived a process, but perhaps not yet the machine: only what a dump
+    /// calls sealed is known to be flushed. The rest counts when it has been.
+    private func flushFound(_ id: UInt32, isCovered: Bool) {
+        let state = segments.pointer(id)
+        guard !isCovered, state.pointee.generation != 0, !readOnly else {
+            state.pointee.flushedPages = state.pointee.state == .clean ? 0 : segmentPages
+            return
+        }
+        state.pointee.flushedPages = 0
+        // Nor is it known that the header has taken the place of the life before.
+        if state.pointee.state == .clean { state.pointee.formerValueVersion = 0 }
+        markDirty(id)
+        flush.isWanted = true
+        flush.isFirst = true
     }
 
     /// `strict`: a store with damage is refused. What a crash tore counts as damage too: such a

@@ -47,6 +47,9 @@ package struct Segment {
     /// of a block that was moved here the store's version when it was still alive. Decides which
     /// tombstones are still needed.
     package var minValueVersion: UInt64 = UInt64.max
+    /// The same of the life before this one, until this one's header is durable: a crash before
+    /// that brings back what lay there.
+    package var formerValueVersion: UInt64 = UInt64.max
     package var recordCount: UInt32 = 0
     /// Footer pages as the trailer tells; 0 when there is no readable trailer.
     package var footerFirstPage: UInt32 = 0
@@ -55,6 +58,11 @@ package struct Segment {
     package var hasRecords: Bool = false
     /// Blocks whose descriptors cannot be read, so that they cannot be moved in this run.
     package var holdsUnreadable: Bool = false
+    /// A flush of it failed: what was written behind `flushedPages` by then may be lost, whatever a
+    /// later flush says.
+    package var flushFailed: Bool = false
+    /// It was to be emptied and had to be left: of what left the index it still has the bytes.
+    package var holdsForgotten: Bool = false
     /// Blocks were moved here and never flushed: the log may not forget where they came from.
     package var holdsLostMoves: Bool = false
     package init() {}

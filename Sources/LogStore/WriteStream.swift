@@ -57,6 +57,9 @@ struct Group {
     var operations = OperationList()
     /// Value bytes so far, a multiple of the page.
     var valueBytes = 0
+    /// Of its records so far; all ones and 0 for none.
+    var minVersion = UInt64.max
+    var maxVersion: UInt64 = 0
     var pendingIO: Int32 = 0
     var errno: Int32 = 0
     var segment: UInt32 = 0

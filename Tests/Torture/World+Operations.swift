@@ -328,6 +328,13 @@ extension World {
 
     func detach() {
         guard let machine, swarm.devices == 2, !anyAway else { return }
+        // Deletes made while the other one was out are not yet safe without this one.
+        guard let store else { return }
+        for _ in 0..<400 where !store.log.recordsAreSpread { step() }
+        guard failure == nil, store.log.recordsAreSpread else {
+            tally.add("devices not detached yet")
+            return
+        }
         let device = random.below(2)
         machine.detach(swarm.log.directories[device])
         away[device] = true

@@ -1,0 +1,105 @@
+// Spreading: tombstones and supersedes lie on two members, so that the store can be opened without
+// either of them. What is recorded while a member is out has both its copies on those that are
+// left. Once there are two members again, the segments that hold such copies are emptied like any
+// victim: what is still needed is carried on into its stream, which then writes to the other
+// member, and is flushed before the segment is used again.
+//
+// Invariant: no copy goes before another is flushed, so a crash at any point leaves two of them.
+// A segment is emptied for this once only: its stream does not write beside the twins again.
+
+import SegmentFormat
+
+struct Spreading {
+    /// The members of the two streams of records, when that was looked at last.
+    var homes = RecordHomes(first: -1, second: -1)
+    /// Some segment may hold records beside their twins.
+    var isWanted = false
+    /// Monotonic time before which it is not looked again, unless something has ended.
+    var lookAt: UInt64 = 0
+}
+
+/// The members that the two streams of records write to; the same where there is only one.
+struct RecordHomes: Equatable {
+    var first: Int
+    var second: Int
+}
+
+extension LogStore {
+    private var recordHomes: RecordHomes {
+        let first = writableDevice(after: -1)
+        return RecordHomes(first: first, second: writableDevice(after: first))
+    }
+
+    /// Whether each tombstone and supersede lies on two members, of which either may be away at the
+    /// next opening. False while a member is away, and after that until what was recorded meanwhile
+    /// has been carried on.
+    package var recordsAreSpread: Bool {
+        guard devices.count(where: { $0.state != .struck }) > 1 else { return true }
+        let homes = recordHomes
+        guard recovery == nil, !anyMemberAway, homes.first != homes.second else { return false }
+        var spread = true
+        segments.forEach { if liesBesideTwins($0, homes) { spread = false } }
+        return spread
+    }
+
+    /// Whether a segment's records lie on the member that their twins go to.
+    func liesBesideTwins(_ id: UInt32, _ homes: RecordHomes) -> Bool {
+        guard homes.first != homes.second else { return false }
+        let state = segments.pointer(id)
+        switch state.pointee.state {
+        case .open, .sealed, .reclaiming, .quarantined: break
+        case .uncreated, .clean, .absent: return false
+        }
+        guard state.pointee.minValueVersion == UInt64.max else { return false }
+        switch StreamKind(rawValue: state.pointee.stream) {
+        case .recordsA: return SegmentTable.device(id) == homes.second
+        case .recordsB: return SegmentTable.device(id) == homes.first
+        default: return false
+        }
+    }
+
+    /// Finds what is to be emptied, when members have come or gone or something has ended. The rest
+    /// is reclaim's work, one segment of a member at a time.
+    func advanceSpreading() {
+        guard devices.count > 1, !rewriting else { return }
+        let homes = recordHomes
+        if homes != spreading.homes {
+            spreading.homes = homes
+            spreading.isWanted = true
+            spreading.lookAt = 0
+        }
+        guard spreading.isWanted, !anyMemberAway, clock.monotonic >= spreading.lookAt else {
+            return
+        }
+        spreading.isWanted = false
+        spreading.lookAt = clock.monotonic + 1_000_000_000
+        for device in devices.indices { reclaimers[device].beside = nil }
+        segments.forEach { id in
+            guard liesBesideTwins(id, homes) else { return }
+            spreading.isWanted = true
+            let device = SegmentTable.device(id)
+            if reclaimers[device].beside == nil, isVictim(id) { reclaimers[device].beside = id }
+        }
+        if spreading.isWanted { sealWhatLiesBesideTwins(homes) }
+    }
+
+    /// Nothing is written to such a segment any more.
+    private func sealWhatLiesBesideTwins(_ homes: RecordHomes) {
+        for stream in streams.indices where streams[stream].isRecords {
+            guard let segment = streams[stream].segment, liesBesideTwins(segment, homes),
+                streams[stream].groupsInFlight == 0, streams[stream].waiting < 0,
+                streams[stream].gathering < 0, streams[stream].queue.isEmpty
+            else { continue }
+            closeSegment(stream)
+        }
+    }
+
+    /// The segment that is emptied next so that its records lie on two members.
+    func takeBeside(_ device: Int) -> UInt32? {
+        guard let segment = reclaimers[device].beside,
+            clock.monotonic >= reclaimers[device].retryAt, !flush.isFirst
+        else { return nil }
+        reclaimers[device].beside = nil
+        return liesBesideTwins(segment, spreading.homes) && isVictim(segment) ? segment : nil
+    }
+}

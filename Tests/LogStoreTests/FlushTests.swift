@@ -1,0 +1,58 @@
+// Flushes that fail: what was written by then may be lost although the next flush succeeds.
+
+import BlockIO
+import SegmentFormat
+import SimulatedDisk
+import Staging
+import Testing
+
+@testable import LogStore
+
+@Suite struct FlushTests {
+    /// A durable put is written while a flush is on its way that fails. Whatever it is told, once
+    /// it has been called durable it is there after a crash.
+    @Test func aPutBesideAFailingFlush() throws {
+        var outcomes: [Status: Int] = [:]
+        for seed in 1...24 as ClosedRange<UInt64> {
+            var faults = FaultPlan.none
+            faults[.syncError] = 1
+            let world = try World(World.configuration(staging: 0), seed: seed)
+            let space = world.namespace()
+            #expect(world.put("first", space, revision: 0, length: 3000) == .stored)
+            world.flush()
+            world.store.shutdown()
+            world.driver = SimulatedDriver(
+                machine: world.machine, regions: RegionTable(), clock: world.clock,
+                faults: faults, latency: .nvme, seed: seed)
+            world.driver.faultsEnabled = false
+            world.store = try StagedStore.open(
+                world.configuration, driver: world.driver, clock: world.clock)
+            world.store.sink = world.sink
+            world.settle()
+            let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 9000, alignment: 4096)
+            defer { bytes.deallocate() }
+            bytes.copyBytes(from: payload("beside", revision: 0, length: 9000))
+            #expect(world.put("before", space, revision: 0, length: 5000) == .stored)
+            world.store.flush(token: world.token(), through: UInt64.max)
+            world.driver.faultsEnabled = true
+            world.store.pump()
+            #expect(world.store.log.flush.isRunning)
+            world.driver.faultsEnabled = false
+            // Written before the flush has failed.
+            let answer = world.run(.put, "beside", space, bytes: bytes) { $0.durability = .durable }
+            outcomes[answer.status, default: 0] += 1
+            #expect(world.store.log.statistics.flushErrors == 1)
+            let more = world.put("more", space, revision: 0, length: 5000, durability: .durable)
+            #expect(more == .stored)
+            try world.crash(.none)
+            if answer.status == .stored {
+                let reason = world.missed("beside", space, revision: 0, length: 9000)
+                #expect(reason == nil, "seed \(seed)")
+            }
+            #expect(world.missed("more", space, revision: 0, length: 5000) == nil)
+            #expect(world.missed("first", space, revision: 0, length: 3000) == nil)
+            world.checkAccounts()
+        }
+        #expect(outcomes.keys.allSatisfy { $0 == .stored || $0 == .failed }, "\(outcomes)")
+    }
+}

@@ -1,0 +1,82 @@
+// What waits for the manifest: nothing is built on a namespace, a membership or a file's name
+// before it is durable.
+
+import BlockIO
+import SimulatedDisk
+import Staging
+import Testing
+
+@testable import LogStore
+
+@Suite struct ManifestTests {
+    /// Two callers open one new namespace: the second one waits with the first.
+    @Test(arguments: [0, 1]) func aNamespaceIsThereWhenItIsDurable(turns: Int) throws {
+        let world = try World(World.configuration(staging: 0))
+        let tokens = [world.token(), world.token()]
+        for (number, token) in tokens.enumerated() {
+            world.store.openNamespace(
+                token: token, fields: [("model", "new")], aligned: false, timeToLive: 0,
+                capBytes: 0)
+            if number == 0 { for _ in 0..<turns { world.store.pump() } }
+        }
+        #expect(world.sink.outcomes[tokens[1]] == nil, "not before the manifest")
+        while world.sink.outcomes[tokens[1]] == nil {
+            if !world.store.pump() { world.pause(1_000) }
+        }
+        #expect(tokens.allSatisfy { world.sink.outcomes[$0]?.status == .done })
+        let instance = world.store.log.manifest.nextNamespaceInstance
+        try world.crash(.none)
+        #expect(world.store.log.manifest.nextNamespaceInstance == instance)
+        #expect(world.store.log.manifest.namespaces.count == 1)
+    }
+
+    /// Tombstones are kept for a member that is away until it is struck, for good.
+    @Test func aMemberIsStruckWhenThatIsDurable() throws {
+        let machine = SimulatedMachine()
+        for directory in ["/a", "/b"] { machine.addDevice(directory) }
+        let world = try World(
+            World.configuration(directories: ["/a", "/b"], mode: .store, staging: 0),
+            machine: machine)
+        world.close()
+        machine.detach("/b")
+        try world.open()
+        let token = world.token()
+        world.store.strike(token: token, device: 1)
+        world.store.pump()
+        #expect(world.sink.outcomes[token] == nil && world.store.log.anyMemberAway)
+        world.settle()
+        #expect(world.sink.outcomes[token]?.status == .done && !world.store.log.anyMemberAway)
+        try world.crash(.none)
+        #expect(!world.store.log.anyMemberAway)
+    }
+
+    /// Every second sync of the directory fails: the segments made then are there after a crash.
+    @Test func aSegmentHasItsNameBeforeItIsUsed() throws {
+        for seed in 1...8 as ClosedRange<UInt64> {
+            var faults = FaultPlan { $0 != "/store" }
+            faults[.syncError] = 0.5
+            let world = try World(World.configuration(staging: 0), seed: seed)
+            let space = world.namespace()
+            world.store.shutdown()
+            world.driver = SimulatedDriver(
+                machine: world.machine, regions: RegionTable(), clock: world.clock,
+                faults: faults, seed: seed)
+            world.store = try StagedStore.open(
+                world.configuration, driver: world.driver, clock: world.clock)
+            world.store.sink = world.sink
+            world.settle()
+            for number in 0..<300 {
+                let status = world.put(
+                    "key-\(number)", space, revision: 0, length: 60_000, durability: .durable)
+                #expect(status == .stored)
+            }
+            #expect(world.store.log.devices[0].errors > 0)
+            try world.crash(.none)
+            for number in 0..<300 {
+                let reason = world.missed("key-\(number)", space, revision: 0, length: 60_000)
+                #expect(reason == nil, "key-\(number), seed \(seed)")
+            }
+            world.checkAccounts()
+        }
+    }
+}
