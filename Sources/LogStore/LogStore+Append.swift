@@ -205,8 +205,12 @@ extension LogStore {
     func compareTables(_ operation: Int32, _ lengths: UnsafePointer<UInt32>?) {
         let slot = operations.slots + Int(operation)
         guard let lengths, let wanted = slot.pointee.shardLengths else {
-            // The present copy cannot be trusted: this put takes its place.
-            index.markDamaged(slot.pointee.fingerprint)
+            // The present copy cannot be trusted: this put takes its place. Another one that lies
+            // there by now is looked at anew.
+            if slot.pointee.entry.isSameBlock(as: index.find(slot.pointee.fingerprint)) {
+                index.markDamaged(slot.pointee.fingerprint)
+            }
+            slot.pointee.retried = false
             slot.pointee.chunk.withChunk { bouncePool.give($0) }
             startAppend(operation)
             return
