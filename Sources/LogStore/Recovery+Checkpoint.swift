@@ -261,14 +261,23 @@ extension LogStore {
         return true
     }
 
-    /// The whole version of an entry of the dump. Its segment's lowest version is from before the
-    /// dump: an old block may have been moved there since, and its record may be lost. No version
-    /// is above the limit that was durable, so one that seems to be is of the round before.
+    /// The whole version of an entry of the dump. `base`, its segment's lowest version, is from
+    /// before the dump: an old block may have been moved there since, and its record may be lost.
+    /// No version is above the limit that was durable, so one that seems to be above `newest` is of
+    /// the round before, and the segment's lowest from here on.
+    package static func versionOnLoad(
+        low: UInt32, base: inout UInt64, newest: UInt64
+    ) -> UInt64 {
+        let version = fullVersion(low: low, base: base)
+        guard version > newest, version >= 1 << 32 else { return version }
+        base = version - (1 << 32)
+        return base
+    }
+
     private func versionOnLoad(_ entry: IndexEntry) -> UInt64 {
-        let version = fullVersion(entry)
-        guard version > nextVersion, version >= 1 << 32 else { return version }
-        segments[entry.place.segment].minVersion = version - (1 << 32)
-        return version - (1 << 32)
+        Self.versionOnLoad(
+            low: entry.versionLow, base: &segments.pointer(entry.place.segment).pointee.minVersion,
+            newest: nextVersion)
     }
 
     /// A checkpoint that cannot be trusted as a whole is not used at all.
