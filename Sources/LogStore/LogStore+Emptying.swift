@@ -357,6 +357,7 @@ extension LogStore {
         reclaimers[device].isRecycling = !isNew
         let file = state.pointee.file
         flush.dirty.removeAll { $0 == segment }
+        condemned.remove(segment)
         state.pointee = Segment()
         state.pointee.file = file
         state.pointee.generation = generation
