@@ -241,6 +241,55 @@ extension ToolWorld {
         }
     }
 
+    // MARK: What only the checkpoint knows
+
+    /// The page that told of a block is lost, and there is no footer yet: its key stands in the
+    /// record of the next block of its chain.
+    @Test(arguments: [true, false])
+    func aKeyIsFoundInTheNextBlock(hasNext: Bool) throws {
+        let fixture = RepairFixture.closed
+        let world = fixture.world()
+        let key = hasNext ? "timed-5" : "timed-23"
+        let map = try SiteMap(world)
+        let site = try #require(
+            map.ranges.map(\.site).first { $0.structure == .descriptor && $0.keys == [key] })
+        #expect(!site.isSealed)
+        world.machine.flipBit(site.directory, site.file, offset: site.offset + 70, bit: 4)
+        let report = try world.repair()
+        #expect(report.after.isClean && report.moved > 0)
+        #expect(report.lost.count == (hasNext ? 0 : 1) && report.lost.allSatisfy { $0.key == nil })
+        try world.expectServed(fixture.known, mayMiss: hasNext ? [] : [key], key)
+    }
+
+    /// Nothing of a segment can be read, or it is gone: what the checkpoint knows of it is told.
+    @Test(arguments: [true, false])
+    func aSegmentThatIsLost(isThere: Bool) throws {
+        let fixture = RepairFixture.closed
+        let world = fixture.world()
+        let map = try SiteMap(world)
+        var dice = Dice(state: 3)
+        let chosen = try map.site(.value, &dice)
+        let inside = map.ranges.map(\.site).filter { $0.path == chosen.path }
+        if isThere {
+            for site in inside where [.header, .trailer].contains(site.structure) {
+                world.machine.flipBit(site.directory, site.file, offset: site.offset + 9, bit: 6)
+            }
+        } else {
+            let driver = world.newDriver()
+            let directory = try driver.openDirectory(chosen.directory, create: false)
+            try driver.remove(directory, chosen.file)
+            driver.close(directory)
+        }
+        let keys = Set(
+            inside.filter { [.value, .shardTable].contains($0.structure) }.flatMap(\.keys))
+        let report = try world.repair()
+        #expect(report.after.isClean, "\(report.after.findings.map(\.line))")
+        #expect(report.lost.count == keys.count && report.moved == 0)
+        let told = report.lost.compactMap(\.key).map { String(decoding: $0, as: UTF8.self) }
+        #expect(Set(told).isSubset(of: keys))
+        try world.expectServed(fixture.known, mayMiss: keys, chosen.path)
+    }
+
     // MARK: Tombstones
 
     /// A page of tombstones is lost, and the store repaired: each has two copies again. So the
