@@ -40,6 +40,10 @@ extension LogStore {
     /// Both copies of a carried record have been written: it counts when flushed.
     func carriedRecordEnded(_ operation: Int32) {
         if operations[operation].errno != 0 {
+            if operations[operation].isRewrite {
+                finish(operation, .failed)
+                return
+            }
             // The source still has it: the victim keeps its place and is tried again later.
             reclaimFailed(Int(operations[operation].token))
             carryingEnded(operation)
@@ -137,6 +141,10 @@ extension LogStore {
 
     /// A flush that carrying waited for has ended.
     func carryingFlushed(_ operation: Int32, failed: Bool) {
+        if operations[operation].isRewrite {
+            finish(operation, failed ? .failed : .stored)
+            return
+        }
         // Moved blocks are looked at one by one (`movedIsDurable`); records are not.
         if failed && operations[operation].version != 0 {
             reclaimFailed(Int(operations[operation].token))

@@ -362,6 +362,7 @@ extension LogStore {
         let former = state.pointee
         if former.holdsForgotten { leftVictims -= 1 }
         flush.dirty.removeAll { $0 == segment }
+        condemned.remove(segment)
         state.pointee = Segment()
         state.pointee.file = former.file
         state.pointee.formerValueVersion = min(former.minValueVersion, former.formerValueVersion)

@@ -1,6 +1,7 @@
 // Rewriting: whoever maintains a store writes its live blocks anew in an order of its own, one
 // behind the other in the reinserted stream, with versions and checksums unchanged. Meanwhile
-// reclaim only takes segments that hold nothing alive, and evicts nothing.
+// reclaim only takes segments that hold nothing alive, and evicts nothing. Repair takes the blocks
+// out of damaged segments in the same way.
 //
 // Invariant: no segment is recycled until everything that was rewritten before is flushed, so at
 // each moment a durable block has a durable copy.
@@ -38,8 +39,16 @@ package struct RewriteRequest {
 
 extension LogStore {
     /// From here on, until the store is closed, blocks are rewritten (`rewrite`), and segments that
-    /// hold nothing alive become clean one after the other.
-    package func beginRewriting() { rewriting = true }
+    /// hold nothing alive become clean one after the other. Of the segments in `leaving` something
+    /// is damaged: nothing is written there before they have a new life, and they are emptied even
+    /// where that gains no room, from `leaveSegments` on. To be called before the first turn.
+    package func beginRewriting(leaving: Set<UInt32> = []) {
+        rewriting = true
+        condemned = leaving
+    }
+
+    /// What the damaged segments have lost of tombstones is safe elsewhere: they may go.
+    package func leaveSegments() { mayLeave = true }
 
     /// Whether there is a segment that reclaim may empty now.
     package var hasVictim: Bool {
@@ -90,6 +99,43 @@ extension LogStore {
         }
         return true
     }
+
+    /// Writes a tombstone or supersede anew, twice as at first, since a copy of it was lost. The
+    /// outcome is `.stored` once both are flushed, `.failed`, or `.notFound` when no value is left
+    /// that it could be needed against. False: no room: try again after `pump`.
+    package func guardAgain(
+        token: UInt64, fingerprint: Fingerprint, namespaceSlot: UInt16,
+        key: UnsafeRawBufferPointer, version: UInt64, supersede: Bool
+    ) -> Bool {
+        guard hasRoom(3) else { return false }
+        let operation = operations.take(.relocate, token: token)
+        guard operation >= 0 else { return false }
+        operations[operation].fingerprint = fingerprint
+        operations[operation].namespaceSlot = namespaceSlot
+        operations[operation].version = version
+        operations[operation].isRewrite = true
+        operations[operation].phase = .waitingForRecords
+        operations.setKey(operation, key, parent: UnsafeRawBufferPointer(start: nil, count: 0))
+        if readOnly || closing {
+            finish(operation, .readOnly)
+        } else if oldestValue(except: UInt32.max) >= version {
+            finish(operation, .notFound)
+        } else if !writeRecords(owner: operation, version: version, supersede: supersede) {
+            operations.give(operation)
+            return false
+        }
+        return true
+    }
+
+    /// Takes a block out of the index of which the log has no record any more, so that nobody can
+    /// write it anew. Durable with the next checkpoint and the next life of its segment.
+    package func forget(_ fingerprint: Fingerprint) {
+        unpublish(fingerprint)
+        tables.forget(fingerprint)
+    }
+
+    /// Segments that were to be left and have not yet begun a new life, rising.
+    package var segmentsToLeave: [UInt32] { condemned.sorted() }
 
     func rewriteEnded(_ operation: Int32, published: Bool) {
         let slot = operations.slots + Int(operation)

@@ -87,6 +87,10 @@ package final class LogStore {
     @exclusivity(unchecked) var wantReclaim = false
     /// Somebody writes live blocks anew in an order of its own.
     var rewriting = false
+    /// Damaged segments that rewriting is to empty, until their next life begins.
+    var condemned: Set<UInt32> = []
+    /// They may be emptied now.
+    var mayLeave = false
     /// Where rewritten blocks went, as far as it is not known to be flushed.
     var rewritten: [(segment: UInt32, end: UInt32)] = []
     var stripeDevice = 0

@@ -261,15 +261,19 @@ extension LogStore {
         return true
     }
 
-    /// The whole version of an entry of the dump. Its segment's lowest version is from before the
-    /// dump: an old block may have been moved there since, and its record may be lost.
-    private func versionOnLoad(_ entry: IndexEntry) -> UInt64 {
-        let base = segments[entry.place.segment].minVersion
-        let version = Self.versionAround(low: entry.versionLow, base: base)
-        if base != UInt64.max, version < base {
-            segments[entry.place.segment].minVersion = version
-        }
+    /// The whole version of an entry of the dump. `base`, its segment's lowest version, is from
+    /// before the dump: an old block may have been moved there since, and its record may be lost.
+    /// One that is lower is the segment's lowest from here on.
+    package static func versionOnLoad(low: UInt32, base: inout UInt64) -> UInt64 {
+        let version = versionAround(low: low, base: base)
+        if base != UInt64.max { base = min(base, version) }
         return version
+    }
+
+    private func versionOnLoad(_ entry: IndexEntry) -> UInt64 {
+        Self.versionOnLoad(
+            low: entry.versionLow,
+            base: &segments.pointer(entry.place.segment).pointee.minVersion)
     }
 
     /// The version with these low bits that a segment which has `base` may have, above or below it:

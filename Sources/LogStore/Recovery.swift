@@ -67,6 +67,8 @@ final class Recovery {
     var settledPages: [UInt32: UInt32] = [:]
     /// Segments whose checkpoint entries hold and that need no replay.
     var covered: Set<UInt32> = []
+    /// Unsealed segments with one header instead of two: a crash came between the writes.
+    var halfHeaded: Set<UInt32> = []
 
     init(store: LogStore, startedAt: UInt64) {
         self.startedAt = startedAt
@@ -165,7 +167,7 @@ extension LogStore {
         for (number, id) in recovery.found.enumerated() {
             let memory = recovery.headerMemory + 2 * number * Self.pageBytes
             identify(
-                id, UnsafeRawBufferPointer(start: memory, count: Self.pageBytes),
+                recovery, id, UnsafeRawBufferPointer(start: memory, count: Self.pageBytes),
                 UnsafeRawBufferPointer(start: memory + Self.pageBytes, count: Self.pageBytes),
                 unread: recovery.headerErrors[2 * number] != 0
                     || recovery.headerErrors[2 * number + 1] != 0)
@@ -180,8 +182,8 @@ extension LogStore {
     /// Which life a segment is in: its header says so, or the copy of it on the last page, which a
     /// trailer replaces when the segment is sealed.
     private func identify(
-        _ id: UInt32, _ first: UnsafeRawBufferPointer, _ last: UnsafeRawBufferPointer,
-        unread: Bool
+        _ recovery: Recovery, _ id: UInt32, _ first: UnsafeRawBufferPointer,
+        _ last: UnsafeRawBufferPointer, unread: Bool
     ) {
         let state = segments.pointer(id)
         // Never written: its making was cut short by a crash.
@@ -196,6 +198,7 @@ extension LogStore {
         state.pointee.generation = life.generation
         nextGeneration = max(nextGeneration, life.generation)
         if life.header == nil || (life.copy == nil && life.trailer == nil) {
+            if life.trailer == nil { recovery.halfHeaded.insert(id) }
             statistics.recovery.damagedPages += 1
         }
         state.pointee.state = .sealed
@@ -417,6 +420,12 @@ extension LogStore {
         if writtenEnd(recovery, scan) == 1 && scan.damagedPages == 0
             && state.pointee.recordCount == 0
         {
+            // What is written under one header alone goes with it: like a segment of which none
+            // can be read, this one gets a new life first.
+            if recovery.halfHeaded.contains(scan.segment) || condemned.contains(scan.segment) {
+                state.pointee.generation = 0
+                return
+            }
             state.pointee.state = .clean
             state.pointee.writtenPages = 0
         }
@@ -448,6 +457,7 @@ extension LogStore {
                 && ($0.device == device || $0.isRecords)
         }
         guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
+            !condemned.contains(scan.segment),
             state.pointee.state == .sealed, devices[device].takesWrites,
             // Room for the footer, or it stays as it is.
             Int(writtenEnd(recovery, scan)) + footer.pageCount + 2 < Int(segmentPages),

@@ -38,13 +38,13 @@ package struct BlockOrder {
     package private(set) var blocks: [OrderedBlock] = []
     package private(set) var keys: [UInt8] = []
 
-    /// Reads every live block's record.
-    package init(_ catalog: Catalog) throws(StoreError) {
+    /// Reads the record of every live block; of those in some segments, if told.
+    package init(_ catalog: Catalog, in only: Set<UInt32>? = nil) throws(StoreError) {
         var places: [Fingerprint: Int] = [:]
         var parents: [Fingerprint] = []
         places.reserveCapacity(catalog.blocks.count)
         let none = Fingerprint(hi: 0, lo: 0)
-        for info in catalog.segments {
+        for info in catalog.segments where only?.contains(info.id) ?? true {
             try catalog.visit(info) { view in
                 guard catalog.isLive(view, info.id),
                     UInt64(view.descriptor.page) + UInt64(view.descriptor.storedPages)
@@ -73,6 +73,18 @@ package struct BlockOrder {
             // A block that names itself, or a ring, is no chain: `chained` cuts it.
             blocks[number].parent = places[parents[number]] ?? -1
         }
+    }
+
+    /// Adds a block that the log has no record of, and whose key was found elsewhere.
+    mutating func add(
+        _ fingerprint: Fingerprint, _ block: CatalogBlock, pages: UInt32, key: [UInt8]
+    ) {
+        blocks.append(
+            OrderedBlock(
+                fingerprint: fingerprint, segment: block.segment, page: block.page, pages: pages,
+                slot: block.slot, keyLength: UInt16(key.count), parentLength: 0,
+                keyOffset: keys.count))
+        keys += key
     }
 
     package mutating func setHeat(_ heat: (Fingerprint) -> UInt8) {

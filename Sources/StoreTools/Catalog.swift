@@ -28,6 +28,30 @@ package struct CatalogBlock: Sendable {
 
     package var shardCount: Int { Int(shards) + 1 }
 
+    init(
+        segment: UInt32, page: UInt32, version: UInt64, length: UInt32, checksum: UInt32,
+        expiry: UInt32, slot: UInt16, shards: UInt16, isSeen: Bool = false
+    ) {
+        self.segment = segment
+        self.page = page
+        self.version = version
+        self.length = length
+        self.checksum = checksum
+        self.expiry = expiry
+        self.slot = slot
+        self.shards = shards
+        self.isSeen = isSeen
+    }
+
+    /// As an entry of a checkpoint tells it.
+    init(_ entry: IndexEntry, version: UInt64) {
+        self.init(
+            segment: entry.place.segment, page: entry.place.page, version: version,
+            length: entry.length, checksum: entry.checksum, expiry: entry.expiry,
+            slot: entry.namespaceSlot, shards: UInt16(entry.shardCount - 1))
+        fromDump = true
+    }
+
     /// Whether another is the same block at the same place.
     func agrees(_ other: CatalogBlock) -> Bool {
         version == other.version && length == other.length && checksum == other.checksum
@@ -100,17 +124,22 @@ package final class Catalog {
         let dump = dumps[chosen]
         self.dump = dump
         guard let table = dump.table else { return }
+        // As recovery: an entry is taken if its segment is in the life that the dump saw.
         var bases: [UInt32: UInt64] = [:]
         for info in segments where info.generation != 0 {
             guard let entry = table[info.id], entry.generation == info.generation else { continue }
             bases[info.id] = min(entry.minVersion, info.life?.trailer?.minVersion ?? UInt64.max)
         }
         blocks.reserveCapacity(Int(clamping: min(dump.end?.entryCount ?? 0, 1 << 28)))
-        reader.forEachEntry(dump, minVersion: { bases[$0] }) { fingerprint, entry, version in
-            blocks[fingerprint] = CatalogBlock(
-                segment: entry.place.segment, page: entry.place.page, version: version,
-                length: entry.length, checksum: entry.checksum, expiry: entry.expiry,
-                slot: entry.namespaceSlot, shards: UInt16(entry.shardCount - 1), fromDump: true)
+        reader.forEachEntry(
+            dump,
+            version: { entry in
+                guard let place = bases.index(forKey: entry.place.segment) else { return nil }
+                return LogStore.versionOnLoad(
+                    low: entry.versionLow, base: &bases.values[place])
+            }
+        ) { fingerprint, entry, version in
+            blocks[fingerprint] = CatalogBlock(entry, version: version)
         }
         expectSegments(table)
     }
@@ -127,6 +156,30 @@ package final class Catalog {
                 Finding(
                     .file, path: store.path(id), offset: 0, length: store.manifest.segmentBytes,
                     "missing: the checkpoint knows it", segment: id, generation: entry.generation))
+        }
+    }
+
+    /// Blocks of the checkpoint in segments that are missing or of which nothing can be read, and
+    /// whose keys have no other block: they are lost.
+    func forEachGone(_ body: (Fingerprint, CatalogBlock) -> Void) {
+        guard let dump, let table = dump.table else { return }
+        let readable = Set(segments.filter { $0.state != .unusable }.map(\.id))
+        let gone = table.filter { id, entry in
+            let device = SegmentTable.device(id)
+            return entry.generation != 0 && !readable.contains(id)
+                && device < store.members.count && store.members[device]?.isStale == false
+        }
+        guard !gone.isEmpty else { return }
+        DumpReader(store: store).forEachEntry(
+            dump,
+            version: { entry in
+                gone[entry.place.segment].map {
+                    LogStore.fullVersion(low: entry.versionLow, base: $0.minVersion)
+                }
+            }
+        ) { fingerprint, entry, version in
+            guard blocks[fingerprint] == nil else { return }
+            body(fingerprint, CatalogBlock(entry, version: version))
         }
     }
 
@@ -153,6 +206,7 @@ package final class Catalog {
             try reader.read(&info, findings: &told) { view in
                 take(view, id, covered: covered, settled: settled)
             }
+            if info.isHalfMade, info.state == .clean, told.isEmpty { excuse(id) }
             findings += told
             // A group whose descriptors are damaged may still be known to the checkpoint.
             info.writtenPages = max(info.writtenPages, info.state == .open ? Int(settled) : 0)
@@ -162,6 +216,15 @@ package final class Catalog {
         }
         counts.footerPages = reader.footerPages
         counts.descriptorPages = reader.descriptorPages
+    }
+
+    /// A crash came between the writes of a life's two headers. Nothing was written in it, so
+    /// nothing is lost, and an opening makes both anew before anything is.
+    private func excuse(_ segment: UInt32) {
+        for number in findings.indices
+        where findings[number].segment == segment
+            && [.header, .trailer].contains(findings[number].structure)
+        { findings[number].severity = .note }
     }
 
     /// One record of a segment; values of the dump are held against it.

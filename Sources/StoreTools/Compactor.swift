@@ -62,8 +62,6 @@ package struct CompactReport: Sendable {
 
 package final class Compactor {
     private static let page = FormatConstants.pageBytes
-    /// Nanoseconds without a segment come clean after which the rest is left as it is.
-    private static let patience: UInt64 = 30_000_000_000
     private let options: CompactOptions
     private let progress: Verifier.Progress
     private var report = CompactReport()
@@ -178,19 +176,7 @@ package final class Compactor {
             _ = try move(wanted, order, store, done: first.count, of: all)
         }
         // What they left behind becomes clean, as far as the devices let it.
-        var reclaimed = store.log.statistics.reclaimedSegments
-        var patience = store.log.clock.monotonic + Self.patience
-        while store.log.hasVictim || !store.log.isIdle {
-            store.pump()
-            progress(all, all)
-            if store.log.statistics.reclaimedSegments != reclaimed {
-                reclaimed = store.log.statistics.reclaimedSegments
-                patience = store.log.clock.monotonic + Self.patience
-            } else if store.log.clock.monotonic > patience {
-                report.isWhole = false
-                return
-            }
-        }
+        if !store.recycle(progress: { progress(all, all) }) { report.isWhole = false }
     }
 
     private func shortOfRoom(_ store: PumpedStore, _ need: Int) -> StoreError {
@@ -244,26 +230,13 @@ package final class Compactor {
         of all: UInt64
     ) throws(StoreError) -> Bool {
         var window = RewriteWindow(bytes: options.bytesInFlight)
-        var done = before
-        var next = 0
-        while next < numbers.count {
-            var count = 0
-            while next + count < numbers.count,
-                window.take(order.blocks[numbers[next + count]].pages)
-            { count += 1 }
-            let part = numbers[next..<next + count]
-            let ended = window.carry(part, order, store)
-            report.moved += ended.moved
-            report.movedBytes += ended.bytes
-            report.damaged += ended.damaged
-            done += count
-            next += count
-            progress(UInt64(done), all)
-            if ended.isFull {
-                report.isWhole = false
-                return true
-            }
+        let ended = window.carry(all: numbers, order, store) { done in
+            progress(UInt64(before + done), all)
         }
-        return false
+        report.moved += ended.moved
+        report.movedBytes += ended.bytes
+        report.damaged += ended.damaged
+        if ended.isFull { report.isWhole = false }
+        return ended.isFull
     }
 }

@@ -189,10 +189,10 @@ package struct DumpReader {
         }
     }
 
-    /// Gives out the entries of a whole dump that an opening would take: those of segments that are
-    /// in the life that the dump saw, of live namespaces.
+    /// Gives out the entries of a whole dump that can be true and are of live namespaces. `version`
+    /// tells the whole version of an entry, or nil to pass it over.
     package func forEachEntry(
-        _ dump: Dump, minVersion: (UInt32) -> UInt64?,
+        _ dump: Dump, version: (IndexEntry) -> UInt64?,
         _ body: (Fingerprint, IndexEntry, _ version: UInt64) -> Void
     ) {
         let slots = Dictionary(
@@ -203,13 +203,12 @@ package struct DumpReader {
                 let record =
                     memory.base + CheckpointChunk.payloadOffset + place * BlockIndex.recordBytes
                 guard let (fingerprint, entry) = BlockIndex.decode(record: record),
-                    let base = minVersion(entry.place.segment), entry.place.page > 0,
-                    let space = slots[entry.namespaceSlot]
+                    entry.place.page > 0, let space = slots[entry.namespaceSlot],
+                    let version = version(entry)
                 else { continue }
                 let layout = BlockLayout(
                     length: entry.length, shardCount: entry.shardCount, aligned: space.aligned)
                 let pages = UInt64(layout.storedBytes / pageBytes)
-                let version = LogStore.fullVersion(low: entry.versionLow, base: base)
                 guard UInt64(entry.place.page) + pages < UInt64(store.segmentPages),
                     version > space.createdVersion
                 else { continue }

@@ -1,4 +1,4 @@
-// OfflineIO: a driver's requests, begun and waited for one by one, for tools that look at a closed
+// OfflineIO: a driver's requests, begun and waited for one by one, for tools that work on a closed
 // store. Each request that was begun is ended exactly once; its memory is the driver's until then.
 
 import BlockIO
@@ -64,6 +64,16 @@ package final class OfflineIO {
         _ file: FileID, offset: UInt64, into memory: UnsafeMutableRawPointer, length: Int
     ) -> Int32 {
         end(begin(.read, file, offset: offset, memory, length: length))
+    }
+}
+
+extension OfflineIO {
+    /// Writes zeros over whole pages and flushes the file: 0, or an errno. What cannot be read can
+    /// mostly be written, and can be read from then on.
+    package func blank(_ file: FileID, offset: UInt64, length: Int) -> Int32 {
+        let zeros = PageBuffer(bytes: length)
+        let errno = end(begin(.write, file, offset: offset, zeros.base, length: length))
+        return errno != 0 ? errno : end(begin(.sync, file, offset: 0, length: 0))
     }
 }
 

@@ -12,11 +12,16 @@ package final class PumpedStore: LogStoreDelegate {
     private var lastToken: UInt64 = 0
     private var isOpen = true
 
+    /// Nanoseconds without a segment come clean after which the rest is left as it is.
+    private static let patience: UInt64 = 30_000_000_000
+
     /// Opens the store that was just looked at and closed; `blocks` is what its index is to hold.
+    /// With `rewriting` nothing is evicted; `leaving` are the damaged segments that blocks are to
+    /// be taken out of.
     package init(
         _ manifest: Manifest, _ directories: [String], blocks: Int, driver: any BlockDriver,
         clock: any Clock, holder: String, entropy: (UInt64, UInt64, UInt64, UInt64),
-        rewriting: Bool = false
+        rewriting: Bool = false, leaving: Set<UInt32> = []
     ) throws(StoreError) {
         var configuration = LogStoreConfiguration(
             manifest: manifest, directories: directories, blocks: blocks, entropy: entropy)
@@ -24,7 +29,7 @@ package final class PumpedStore: LogStoreDelegate {
         log = try LogStore.open(configuration, driver: driver, clock: clock)
         log.delegate = self
         // Before the first turn, which might evict something.
-        if rewriting { log.beginRewriting() }
+        if rewriting { log.beginRewriting(leaving: leaving) }
         guard log.manifest.epoch == manifest.epoch else {
             shutDown()
             throw StoreError(
@@ -95,6 +100,37 @@ package final class PumpedStore: LogStoreDelegate {
                 subject: "the store", errno: outcome.errno,
                 advice: "The log could not do it (\(outcome.status)). What was done before stays.")
         }
+    }
+
+    /// Lets the segments that hold nothing alive become clean, as far as the devices let them.
+    /// False: something stays as it is.
+    package func recycle(progress: () -> Void = {}) -> Bool {
+        var reclaimed = log.statistics.reclaimedSegments
+        var limit = log.clock.monotonic + Self.patience
+        while log.hasVictim || !log.isIdle {
+            pump()
+            progress()
+            if log.statistics.reclaimedSegments != reclaimed {
+                reclaimed = log.statistics.reclaimedSegments
+                limit = log.clock.monotonic + Self.patience
+            } else if log.clock.monotonic > limit {
+                return false
+            }
+        }
+        return true
+    }
+
+    /// Begins something for each of many, as fast as the log takes them, and waits for all. `begin`
+    /// is false while there is no room.
+    package func askAll<Each>(
+        _ all: [Each], _ begin: (LogStore, UInt64, Each) -> Bool
+    ) -> [Outcome] {
+        let tokens = all.map { each in
+            let token = token()
+            while !begin(log, token, each) { pump() }
+            return token
+        }
+        return tokens.map { outcome(of: $0) }
     }
 
     /// Flushes, makes a checkpoint, lets everything come to rest and closes.

@@ -1,10 +1,20 @@
-// RewriteWindow: the blocks that compaction has under way at once: all are read, each into its
-// place and checked, and then written in order. And RewriteRoom: how many segments that takes,
-// played through before anything is written.
+// RewriteWindow: the blocks that compaction (or repair) has under way at once: all are read, each
+// into its place and checked, and then written in order. And RewriteRoom: how many segments that
+// takes, played through before anything is written.
 
 import BlockIO
 import LogStore
 import SegmentFormat
+
+/// What has become of blocks that were to be written anew.
+struct RewriteCount {
+    var moved = 0
+    var bytes: UInt64 = 0
+    /// They could not be read.
+    var damaged = 0
+    /// The store had no room for the next one.
+    var isFull = false
+}
 
 struct RewriteWindow {
     private static let page = FormatConstants.pageBytes
@@ -38,7 +48,7 @@ struct RewriteWindow {
     /// afterwards.
     mutating func carry(
         _ numbers: ArraySlice<Int>, _ order: BlockOrder, _ store: PumpedStore
-    ) -> (moved: Int, bytes: UInt64, damaged: Int, isFull: Bool) {
+    ) -> RewriteCount {
         let pieces = UnsafeMutablePointer<Piece>.allocate(capacity: numbers.count)
         defer { pieces.deallocate() }
         var entries = [IndexEntry?](repeating: nil, count: numbers.count)
@@ -66,7 +76,7 @@ struct RewriteWindow {
                 while !store.log.read(request) { store.pump() }
             }
         }
-        var result = (moved: 0, bytes: UInt64(0), damaged: 0, isFull: false)
+        var result = RewriteCount()
         for place in entries.indices where entries[place] != nil {
             if store.outcome(of: tokens[place]).status != .hit {
                 entries[place] = nil
@@ -97,6 +107,29 @@ struct RewriteWindow {
         pages.removeAll(keepingCapacity: true)
         used = 0
         return result
+    }
+
+    /// Writes all of these anew, window by window, until the store is full; `progress` is told how
+    /// many are through.
+    mutating func carry(
+        all numbers: [Int], _ order: BlockOrder, _ store: PumpedStore, progress: (Int) -> Void
+    ) -> RewriteCount {
+        var sum = RewriteCount()
+        var next = 0
+        while next < numbers.count, !sum.isFull {
+            var count = 0
+            while next + count < numbers.count,
+                take(order.blocks[numbers[next + count]].pages)
+            { count += 1 }
+            let ended = carry(numbers[next..<next + count], order, store)
+            sum.moved += ended.moved
+            sum.bytes += ended.bytes
+            sum.damaged += ended.damaged
+            sum.isFull = ended.isFull
+            next += count
+            progress(next)
+        }
+        return sum
     }
 
     private static func key(

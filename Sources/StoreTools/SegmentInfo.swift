@@ -26,6 +26,8 @@ package struct SegmentInfo: Sendable {
     package var life: SegmentLife?
     /// The stream that wrote it, where known.
     package var stream: StreamKind?
+    /// Of its two headers one was never written, and there is no trailer.
+    package var isHalfMade = false
 
     // Filled in by whoever reads the records
     package var records = 0
@@ -107,6 +109,10 @@ extension ClosedStore {
         if life.header == nil, errors[0] == 0 {
             findings.append(found(.header, 0, "does not verify; its copy or the trailer does"))
         }
+        if errors == [0, 0], life.trailer == nil {
+            info.isHalfMade =
+                life.header == nil ? first.isZero : life.copy == nil && last.isZero
+        }
         if errors[1] == 0 { judgeLastPage(life, last, segment, found, &findings) }
         judgeHeader(life, segment, found, &findings)
         info.state = life.trailer == nil ? .open : .sealed
@@ -129,8 +135,12 @@ extension ClosedStore {
             if let header = life.header, header.generation != copy.generation {
                 var finding = found(
                     .header, offset, "the copy is of generation \(copy.generation)")
-                // A life begun: the first page was written, the copy not yet.
-                if copy.generation < header.generation { finding.severity = .note }
+                // A life begun: one of the two was written, the other not yet.
+                if copy.generation < header.generation
+                    || !hasGroups(segment, generation: copy.generation)
+                {
+                    finding.severity = .note
+                }
                 findings.append(finding)
             }
             return
@@ -148,6 +158,18 @@ extension ClosedStore {
             return
         }
         findings.append(found(.trailer, offset, "neither a trailer nor the header's copy verifies"))
+    }
+
+    /// Whether a segment has a group of this life where its first one lies.
+    private func hasGroups(_ segment: UInt32, generation: UInt64) -> Bool {
+        let buffer = PageBuffer(bytes: FormatConstants.pageBytes)
+        guard let file = try? file(segment),
+            io.read(
+                file, offset: Self.offset(page: 1), into: buffer.base, length: buffer.count) == 0
+        else { return true }
+        let reader = try? DescriptorPageReader(
+            page: buffer.bytes, context: context(segment, generation: generation), pageNumber: 1)
+        return reader != nil
     }
 
     private func judgeHeader(

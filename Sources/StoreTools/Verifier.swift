@@ -76,9 +76,16 @@ package final class Verifier {
         _ store: ClosedStore, _ options: VerifyOptions = VerifyOptions(),
         progress: @escaping Progress = { _, _ in }
     ) throws(StoreError) -> VerifyReport {
+        try examine(store, options, progress: progress).report
+    }
+
+    /// The same, with what was found out about who lives.
+    package static func examine(
+        _ store: ClosedStore, _ options: VerifyOptions, progress: @escaping Progress
+    ) throws(StoreError) -> (report: VerifyReport, catalog: Catalog) {
         let verifier = try Verifier(store, options, progress)
         defer { verifier.pool.stop() }
-        return try verifier.run()
+        return (try verifier.run(), verifier.catalog)
     }
 
     private init(

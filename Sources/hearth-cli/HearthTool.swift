@@ -18,7 +18,8 @@ struct HearthTool: ParsableCommand {
             where somebody does. A store of several devices is given by the directories of all its \
             members, in any order.
 
-            Exit codes: 0 fine; 1 damage found (verify), or blocks left out (export, import); \
+            Exit codes: 0 fine; 1 damage found (verify), blocks lost to it (verify --repair) or \
+            left out (export, import); \
             2 an I/O error, or no room; 3 no store there, or a member missing; 4 open elsewhere; \
             5 written by a newer Hearth; 6 not permitted; 7 no such namespace, key or segment; \
             8 the stream to import is damaged or no export; 64 wrong usage.

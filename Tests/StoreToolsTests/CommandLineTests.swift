@@ -120,6 +120,19 @@ private struct Ended {
         let export = try hearth(
             "export", store, "--namespace", "packed", "--output", scratch.path + "/x")
         #expect(export.code == 1 && export.error.contains("block-1"))
+
+        // The block is lost, which is told by name; from then on there is nothing to repair.
+        let repaired = try hearth("verify", store, "--repair")
+        #expect(repaired.code == 1 && repaired.text.contains("lost: key block-1,"))
+        #expect(repaired.text.hasSuffix("clean\n"), "\(repaired.text)")
+        let again = try json(try hearth("verify", store, "--repair", "--json").out)
+        #expect(again["rounds"] as? Int == 0 && again["clean"] as? Bool == true)
+        try scratch.flip(store + "/manifest", offset: 99)
+        let manifest = try hearth("verify", store, "--repair", "--json")
+        let healed = try json(manifest.out)
+        #expect(manifest.code == 0 && healed["lost_blocks"] as? Int == 0)
+        #expect((healed["rebuilt"] as? [String: Int])?["manifest"] == 1)
+        #expect(try hearth("verify", store).code == 0)
     }
 
     private func hearth2(_ words: [String]) throws -> Ended {
