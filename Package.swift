@@ -34,7 +34,7 @@ let package = Package(
             name: "Hearth", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
             swiftSettings: strict),
         .target(
-            name: "StoreTools", dependencies: ["LogStore", "BlockIO", "SegmentFormat"],
+            name: "StoreTools", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
             swiftSettings: strict),
         .executableTarget(
             name: "hearth-cli",
@@ -81,7 +81,11 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(
-            name: "HearthTests", dependencies: ["Hearth", "SimulatedDisk"], swiftSettings: strict),
+            name: "HearthTests",
+            dependencies: [
+                "Hearth", "StoreTools", "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk",
+                "hearth-cli", "hearth-bench",
+            ], swiftSettings: strict),
         .testTarget(
             name: "HearthABITests",
             dependencies: ["HearthABI", "CHearth", "Hearth", "Staging", "LogStore"],

@@ -162,15 +162,21 @@ extension Configuration {
         try Self.check("cleanSegments", cleanSegments, in: 1...64)
         try Self.check("writeAmplification", writeAmplification, in: 1...4)
         try Self.check("heatHalfLife", heatHalfLife, in: 0.01...100)
+        if statisticsPeriodSeconds != 0 {
+            try Self.check(
+                "statisticsPeriodSeconds", statisticsPeriodSeconds, in: 0.05...3600,
+                orElse: "0 for none, or ")
+        }
     }
 
     private static func check(
-        _ option: String, _ value: Double, in range: ClosedRange<Double>
+        _ option: String, _ value: Double, in range: ClosedRange<Double>, orElse: String = ""
     ) throws(HearthError) {
         if range.contains(value) { return }
         throw HearthError(
             .configuration, operation: "validate", subject: option,
-            advice: "\(value) is out of range: give \(range.lowerBound) to \(range.upperBound).")
+            advice: "\(value) is out of range: give \(orElse)\(range.lowerBound) to "
+                + "\(range.upperBound).")
     }
 
     private static func check(

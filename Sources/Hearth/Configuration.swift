@@ -106,6 +106,11 @@ public struct Configuration: Sendable {
     /// of how often a block is asked for counts half. Default 0.5; 0.01 to 100.
     public var heatHalfLife = 0.5
 
+    /// Seconds between two pages of statistics, which tools such as `hearth stat` read in the file
+    /// `statistics` of the first directory. Default 1; 0 for no page, else 0.05 to 3,600. A page
+    /// that cannot be written is no error of the store's: `Statistics.Trouble.pageErrors` counts.
+    public var statisticsPeriodSeconds = 1.0
+
     /// Who holds the store's lock, told to whoever finds it locked. Default: process id and name.
     public var holder: String?
 

@@ -43,6 +43,9 @@ package final class Engine: Sendable {
     private let pushed = Atomic<Bool>(false)
     private let sleeping = Atomic<Bool>(false)
     private let waker = Mutex<Waker?>(nil)
+    /// How often the owner went to sleep, and how often it took what was pushed; it alone counts.
+    private let rests = Atomic<UInt64>(0)
+    private let takes = Atomic<UInt64>(0)
 
     // MARK: Any thread
 
@@ -107,6 +110,14 @@ package final class Engine: Sendable {
         _ = perform { owner in owner.cancel(target, tokens) }
     }
 
+    /// How far the owner has come, and whether it sleeps. Two equal answers of a sleeping owner:
+    /// it slept all the while between them.
+    var progress: (rests: UInt64, takes: UInt64, isAsleep: Bool) {
+        let rests = self.rests.load(ordering: .relaxed)
+        let takes = self.takes.load(ordering: .relaxed)
+        return (rests, takes, sleeping.load(ordering: .sequentiallyConsistent))
+    }
+
     private func ring() {
         pushed.store(true, ordering: .sequentiallyConsistent)
         guard sleeping.load(ordering: .sequentiallyConsistent),
@@ -125,6 +136,7 @@ package final class Engine: Sendable {
     /// Takes what was pushed, in exchange for empty arrays that keep their room.
     func take(_ other: inout Inbox) -> Bool {
         guard pushed.exchange(false, ordering: .sequentiallyConsistent) else { return false }
+        takes.store(takes.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
         var mine = other
         other = Inbox()
         inbox.withLock { inbox in
@@ -138,6 +150,7 @@ package final class Engine: Sendable {
 
     /// Sleeps in the driver until something comes, unless something came already.
     func sleep(_ driver: any BlockDriver, until deadline: UInt64) {
+        rests.store(rests.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
         sleeping.store(true, ordering: .sequentiallyConsistent)
         if !pushed.load(ordering: .sequentiallyConsistent) { driver.wait(until: deadline) }
         sleeping.store(false, ordering: .sequentiallyConsistent)

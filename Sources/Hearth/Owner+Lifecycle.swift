@@ -142,7 +142,7 @@ final class OwnerThread: Sendable {
     }
 
     /// What tools show the thread as. Glibc's call for it is hidden from Swift's module.
-    private static func nameThread(_ name: StaticString) {
+    static func nameThread(_ name: StaticString) {
         let file = Glibc.open("/proc/thread-self/comm", O_WRONLY | O_CLOEXEC)
         guard file >= 0 else { return }
         _ = Glibc.write(file, name.utf8Start, name.utf8CodeUnitCount)
@@ -173,13 +173,12 @@ final class OwnerThread: Sendable {
         let owner = Owner(
             engine: engine, driver: driver, store: store, configuration: configuration)
         engine.setDriver(driver)
-        opened(
-            .success(
-                OpenedEngine(
-                    shared: SharedStore(engine: engine, store: store),
-                    configuration: configuration)))
+        let shared = SharedStore(engine: engine, store: store)
+        let page = PageWriter(owner, shared)
+        opened(.success(OpenedEngine(shared: shared, configuration: configuration)))
         owner.run()
         owner.endRest()
+        page?.end(owner)
         for waiter in owner.lifecycle.waitingForRecovery { waiter(false) }
         for sink in owner.eventSinks { sink.end() }
         engine.setDriver(nil)

@@ -15,6 +15,8 @@ final class SharedStore: Sendable {
     let secret: SecretKey
     let caller = Mutex(CallerCounts())
     let hints = HintCounter()
+    /// Pages for tools that could not be written.
+    let pageErrors = Atomic<UInt64>(0)
     /// Whether blocks read stay as copies; if not, reads have to tell the owner.
     let inclusive: Bool
     let hasArena: Bool

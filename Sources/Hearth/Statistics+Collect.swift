@@ -9,12 +9,26 @@ import Staging
 extension Store {
     /// Everything counted and measured since the store was opened.
     public func statistics() async throws(HearthError) -> Statistics {
-        let caller = shared.caller.withLock { $0 }
-        let made: Statistics?? = await engine.ask { owner, reply in
+        let made: Statistics?? = await engine.ask(shared.collecting)
+        guard let made, let made else { throw .closed("statistics") }
+        return shared.completed(made)
+    }
+}
+
+extension SharedStore {
+    /// What the owner is asked for: nil once the store is closed.
+    var collecting: @Sendable (Owner, @escaping @Sendable (Statistics?) -> Void) -> Void {
+        let caller = self.caller.withLock { $0 }
+        return { owner, reply in
             reply(owner.lifecycle.phase == .closed ? nil : owner.statistics(caller))
         }
-        guard let made, var made else { throw .closed("statistics") }
-        made.hints = shared.hints.statistics
+    }
+
+    /// Adds what the owner does not know.
+    func completed(_ statistics: Statistics) -> Statistics {
+        var made = statistics
+        made.hints = hints.statistics
+        made.trouble.pageErrors = pageErrors.load(ordering: .relaxed)
         return made
     }
 }
@@ -35,21 +49,20 @@ extension Owner {
         }
         made.deletes.latency = counts.delete.summary
         made.deletes.queueWait = counts.deleteQueue.summary
+        made.reads = Statistics.Reads(
+            bytes: log.readBytes, joined: log.joinedReads, tables: log.tableReads,
+            movedBytes: log.movedReadBytes)
         made.writes = Statistics.Writes(
             groupBytes: log.groupBytes, reinsertedBytes: log.reinsertedBytes,
-            metadataBytes: log.metadataBytes, checkpointBytes: log.checkpointBytes,
-            totalBytes: log.writtenBytes, amplification: log.writeAmplification,
-            flushes: log.flushes, checkpoints: log.checkpoints)
+            reinsertedBlocks: log.reinsertedBlocks, metadataBytes: log.metadataBytes,
+            checkpointBytes: log.checkpointBytes, totalBytes: log.writtenBytes,
+            amplification: log.writeAmplification, flushes: log.flushes,
+            checkpoints: log.checkpoints)
         made.reclaim = Statistics.Reclaim(
             evictedBlocks: log.evictedBlocks, evictedBytes: log.evictedBytes,
-            segments: log.reclaimedSegments, carriedRecords: log.carriedRecords)
-        made.trouble = Statistics.Trouble(
-            checkFailures: log.checkFailures, readErrors: log.readErrors,
-            readRetries: log.readRetries, writeErrors: log.writeErrors,
-            flushErrors: log.flushErrors, manifestErrors: log.manifestErrors,
-            quarantinedBlocks: log.quarantinedBlocks,
-            quarantinedSegments: log.quarantinedSegments, damagedPages: log.damagedPages,
-            allocationFailures: log.allocationFailures)
+            expiredBlocks: log.expiredBlocks, segments: log.reclaimedSegments,
+            carriedRecords: log.carriedRecords, recordsTogether: log.recordsTogether)
+        made.trouble = trouble(log)
         made.space = space()
         made.memory = memory()
         made.driver = driverState(log)
@@ -149,7 +162,23 @@ extension Owner {
             totalNanoseconds: recovery.totalNanoseconds,
             checkpointEntries: recovery.checkpointEntries, records: recovery.records,
             footerSegments: recovery.footerSegments, scannedSegments: recovery.scannedSegments,
-            damagedPages: recovery.damagedPages)
+            damagedPages: recovery.damagedPages, damagedSegments: recovery.damagedSegments,
+            damagedCheckpoints: recovery.damagedCheckpoints, contested: recovery.contested,
+            contestedLost: recovery.contestedLost, indexOverflow: recovery.indexOverflow)
+    }
+
+    private func trouble(_ log: LogStoreStatistics) -> Statistics.Trouble {
+        Statistics.Trouble(
+            checkFailures: log.checkFailures, readErrors: log.readErrors,
+            readRetries: log.readRetries, writeErrors: log.writeErrors,
+            flushErrors: log.flushErrors, manifestErrors: log.manifestErrors,
+            checkpointErrors: log.checkpointErrors, rewrites: log.rewrites,
+            unguardedReplaces: log.unguardedReplaces, quarantinedBlocks: log.quarantinedBlocks,
+            quarantinedSegments: log.quarantinedSegments, damagedPages: log.damagedPages,
+            allocationFailures: log.allocationFailures, shrunkSegments: log.shrunkSegments,
+            damagedManifests: log.damage.manifestCopies,
+            damagedManifestCopies: log.damage.damagedCopies,
+            absentMembers: log.damage.absentDevices, staleMembers: log.damage.staleDevices)
     }
 
     private func space() -> Statistics.Space {

@@ -44,11 +44,23 @@ extension Statistics.Deletes {
     }
 }
 
+extension Statistics.Reads {
+    func write(_ text: inout some StatisticsText) {
+        text.object {
+            $0.number("bytes", bytes)
+            $0.number("joined", joined)
+            $0.number("tables", tables)
+            $0.number("movedBytes", movedBytes)
+        }
+    }
+}
+
 extension Statistics.Writes {
     func write(_ text: inout some StatisticsText) {
         text.object {
             $0.number("groupBytes", groupBytes)
             $0.number("reinsertedBytes", reinsertedBytes)
+            $0.number("reinsertedBlocks", reinsertedBlocks)
             $0.number("metadataBytes", metadataBytes)
             $0.number("checkpointBytes", checkpointBytes)
             $0.number("totalBytes", totalBytes)
@@ -82,8 +94,10 @@ extension Statistics.Reclaim {
         text.object {
             $0.number("evictedBlocks", evictedBlocks)
             $0.number("evictedBytes", evictedBytes)
+            $0.number("expiredBlocks", expiredBlocks)
             $0.number("segments", segments)
             $0.number("carriedRecords", carriedRecords)
+            $0.number("recordsTogether", recordsTogether)
         }
     }
 }
@@ -97,10 +111,19 @@ extension Statistics.Trouble {
             $0.number("writeErrors", writeErrors)
             $0.number("flushErrors", flushErrors)
             $0.number("manifestErrors", manifestErrors)
+            $0.number("checkpointErrors", checkpointErrors)
+            $0.number("rewrites", rewrites)
+            $0.number("unguardedReplaces", unguardedReplaces)
             $0.number("quarantinedBlocks", quarantinedBlocks)
             $0.number("quarantinedSegments", quarantinedSegments)
             $0.number("damagedPages", damagedPages)
             $0.number("allocationFailures", allocationFailures)
+            $0.number("shrunkSegments", shrunkSegments)
+            $0.number("damagedManifests", damagedManifests)
+            $0.number("damagedManifestCopies", damagedManifestCopies)
+            $0.number("absentMembers", absentMembers)
+            $0.number("staleMembers", staleMembers)
+            $0.number("pageErrors", pageErrors)
         }
     }
 }
@@ -173,6 +196,11 @@ extension Statistics.Recovery {
             $0.number("footerSegments", footerSegments)
             $0.number("scannedSegments", scannedSegments)
             $0.number("damagedPages", damagedPages)
+            $0.number("damagedSegments", damagedSegments)
+            $0.number("damagedCheckpoints", damagedCheckpoints)
+            $0.number("contested", contested)
+            $0.number("contestedLost", contestedLost)
+            $0.number("indexOverflow", indexOverflow)
         }
     }
 }

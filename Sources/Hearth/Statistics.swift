@@ -62,12 +62,26 @@ public struct Statistics: Sendable, Equatable {
         public var queueWait = LatencySummary()
     }
 
+    /// What was read from the devices.
+    public struct Reads: Sendable, Equatable {
+        /// Bytes read from devices that were found whole: for gets, and for staging.
+        public var bytes: UInt64 = 0
+        /// Gets that shared a request with a neighbour on disk.
+        public var joined: UInt64 = 0
+        /// Shard tables read, since they were not in memory.
+        public var tables: UInt64 = 0
+        /// Bytes read by reclaim to write blocks again, gaps included.
+        public var movedBytes: UInt64 = 0
+    }
+
     /// Bytes written, by cause.
     public struct Writes: Sendable, Equatable {
         /// Groups: values, their padding and descriptors, records and reinserted blocks.
         public var groupBytes: UInt64 = 0
         /// Of these, blocks rewritten by reclaim.
         public var reinsertedBytes: UInt64 = 0
+        /// How many blocks those were.
+        public var reinsertedBlocks: UInt64 = 0
         /// Headers, footers, manifests.
         public var metadataBytes: UInt64 = 0
         /// Checkpoints.
@@ -117,10 +131,14 @@ public struct Statistics: Sendable, Equatable {
         public var evictedBlocks: UInt64 = 0
         /// Their value bytes.
         public var evictedBytes: UInt64 = 0
+        /// Of the evicted blocks, those past their time.
+        public var expiredBlocks: UInt64 = 0
         /// Segments emptied.
         public var segments: UInt64 = 0
         /// Tombstones and such carried on.
         public var carriedRecords: UInt64 = 0
+        /// Records whose two copies had to share a segment, for want of another.
+        public var recordsTogether: UInt64 = 0
     }
 
     /// What went wrong, and what was done about it.
@@ -137,6 +155,12 @@ public struct Statistics: Sendable, Equatable {
         public var flushErrors: UInt64 = 0
         /// Failed manifest writes.
         public var manifestErrors: UInt64 = 0
+        /// Checkpoints given up.
+        public var checkpointErrors: UInt64 = 0
+        /// Blocks written again elsewhere, since a write or flush failed.
+        public var rewrites: UInt64 = 0
+        /// Replaced blocks of whose records against the older version one could not be written.
+        public var unguardedReplaces: UInt64 = 0
         /// Blocks out of use.
         public var quarantinedBlocks: UInt64 = 0
         /// Segments out of use.
@@ -145,6 +169,18 @@ public struct Statistics: Sendable, Equatable {
         public var damagedPages: UInt64 = 0
         /// Segments that the file system had no room for.
         public var allocationFailures: UInt64 = 0
+        /// Segments that the store is smaller by for that.
+        public var shrunkSegments: UInt64 = 0
+        /// Members of whose manifest no copy verified when the store was opened.
+        public var damagedManifests = 0
+        /// Single copies of manifests that did not.
+        public var damagedManifestCopies = 0
+        /// Members that were away.
+        public var absentMembers = 0
+        /// Members that came back from before the store was opened without them.
+        public var staleMembers = 0
+        /// Pages of statistics for tools that could not be written.
+        public var pageErrors: UInt64 = 0
     }
 
     /// Memory by part; bytes.
@@ -239,6 +275,16 @@ public struct Statistics: Sendable, Equatable {
         public var scannedSegments: UInt64 = 0
         /// Damaged pages met.
         public var damagedPages: UInt64 = 0
+        /// Segments of which no header could be read.
+        public var damagedSegments: UInt64 = 0
+        /// Checkpoints that did not verify, or told what the log does not.
+        public var damagedCheckpoints: UInt64 = 0
+        /// Keys of which a newer value was read to see whether it is whole.
+        public var contested: UInt64 = 0
+        /// Of these, those that were not.
+        public var contestedLost: UInt64 = 0
+        /// Blocks that the index had no room for.
+        public var indexOverflow: UInt64 = 0
     }
 
     /// Gets.
@@ -247,6 +293,8 @@ public struct Statistics: Sendable, Equatable {
     public var puts = Puts()
     /// Deletes.
     public var deletes = Deletes()
+    /// Bytes read.
+    public var reads = Reads()
     /// Bytes written.
     public var writes = Writes()
     /// Space.

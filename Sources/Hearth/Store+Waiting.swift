@@ -125,13 +125,9 @@ extension Store {
     }
 
     package func statisticsAndWait() throws(HearthError) -> Statistics {
-        let caller = shared.caller.withLock { $0 }
-        let made: Statistics?? = engine.askAndWait { owner, reply in
-            reply(owner.lifecycle.phase == .closed ? nil : owner.statistics(caller))
-        }
-        guard let made, var made else { throw .closed("statistics") }
-        made.hints = shared.hints.statistics
-        return made
+        let made: Statistics?? = engine.askAndWait(shared.collecting)
+        guard let made, let made else { throw .closed("statistics") }
+        return shared.completed(made)
     }
 
     /// Registers host memory, `descriptor` -1 or what it is a mapping of.

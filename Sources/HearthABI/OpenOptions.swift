@@ -59,6 +59,8 @@ struct OpenOptions {
         case "clean_segments": configuration.cleanSegments = try Self.bytes(name, value)
         case "write_amplification": configuration.writeAmplification = try Self.number(name, value)
         case "heat_half_life": configuration.heatHalfLife = try Self.number(name, value)
+        case "statistics_period":
+            configuration.statisticsPeriodSeconds = try Self.number(name, value)
         case "allow_absent":
             guard value == "0" || value == "1" else {
                 throw .argument("option \(name)=\(value): give 0 or 1.")

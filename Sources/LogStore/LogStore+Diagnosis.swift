@@ -1,6 +1,12 @@
-// Diagnosis: the state of the machines in words, for test failures and bug reports.
+// Diagnosis: the state of the machines in words, for test failures and bug reports, and what of the
+// store's memory other processes may look into.
 
 extension LogStore {
+    /// The descriptors of the mappings that an IndexReader and a GhostReader elsewhere read.
+    package var sharedDescriptors: (index: Int32, ghosts: Int32) {
+        (index.mapping.descriptor, ghosts.mapping.descriptor)
+    }
+
     /// What reclaim, streams and flush are at.
     package var diagnosis: String {
         var text = ""

@@ -32,6 +32,8 @@ package struct OpenDamage: Sendable {
 package enum StoreFiles {
     package static let manifest = "manifest"
     package static let lock = "LOCK"
+    /// What the owner tells tools; no part of the store.
+    package static let statistics = "statistics"
     package static func checkpoint(_ number: Int) -> String { "checkpoint-\(number)" }
     package static func segment(_ local: Int) -> String {
         // Concatenated, not padded by repeating: strings this short take no heap memory.
@@ -236,8 +238,9 @@ struct Opener {
     }
 
     private static func isOurs(_ name: String) -> Bool {
-        name == StoreFiles.manifest || name == StoreFiles.lock || name.hasPrefix("checkpoint-")
-            || name.hasPrefix("segment-") || name == "lost+found" || name.hasPrefix(".")
+        name == StoreFiles.manifest || name == StoreFiles.lock || name == StoreFiles.statistics
+            || name.hasPrefix("checkpoint-") || name.hasPrefix("segment-") || name == "lost+found"
+            || name.hasPrefix(".")
     }
 
     // MARK: Making and checking manifests

@@ -151,6 +151,7 @@ package final class LogStore {
         nextGeneration = parts.manifest.generationLimit
         do {
             index = try BlockIndex(capacity: parts.configuration.indexEntries)
+            ghosts = try GhostTable(capacity: parts.configuration.ghosts)
         } catch {
             throw StoreError(
                 .resource, operation: "open", subject: "the index mapping", errno: error.errno,
@@ -180,7 +181,6 @@ package final class LogStore {
             index: index,
             halfLifeBytes: UInt64(
                 Double(parts.manifest.capacityBytes) * parts.configuration.heatHalfLife))
-        ghosts = GhostTable(capacity: parts.configuration.ghosts)
         tables = ShardTableCache(bytes: parts.configuration.tableCacheBytes)
         groups = .allocate(capacity: groupCount)
         freeGroups = groupCount
@@ -203,7 +203,6 @@ package final class LogStore {
         groups.deallocate()
         completions.deallocate()
         for reclaimer in reclaimers { reclaimer.plan.deallocate() }
-        ghosts.deallocate()
         checkpointHeaderMemory?.deallocate()
         lister.memory?.deallocate()
         pending.deallocate()
@@ -323,8 +322,7 @@ package final class LogStore {
 
     @inline(__always)
     func fingerprint(instance: UInt64, _ key: UnsafeRawBufferPointer) -> Fingerprint {
-        let id = SipHash.hash128(manifest.secret, instance, key)
-        return Fingerprint(hi: id.hi == 0 ? 1 : id.hi, lo: id.lo)
+        Fingerprint.of(manifest.secret, instance: instance, key: key)
     }
 
     /// The whole version of an entry: the smallest one of its segment with these low bits. A
@@ -508,5 +506,16 @@ package final class LogStore {
     /// Whether a caller may start `count` more operations.
     package func hasRoom(_ count: Int = 1) -> Bool {
         operations.inUse + count <= configuration.operations
+    }
+}
+
+extension Fingerprint {
+    /// The index's name of a key in a namespace's instance.
+    @inline(__always)
+    package static func of(
+        _ secret: SecretKey, instance: UInt64, key: UnsafeRawBufferPointer
+    ) -> Fingerprint {
+        let id = SipHash.hash128(secret, instance, key)
+        return Fingerprint(hi: id.hi == 0 ? 1 : id.hi, lo: id.lo)
     }
 }

@@ -1,8 +1,8 @@
 // ResidentReader: finds, pins and copies residents from any thread and, over inherited or received
 // descriptors, from any process. It takes no lock, makes no system call and waits for nobody: each
-// loop is bounded, and a lost race is a miss. `pin` writes to the table; `copy` and `contains` only
-// read it, so that a process that may be killed at any time, or has it mapped read-only, uses
-// those.
+// loop is bounded, and a lost race is a miss. `pin` writes to the table; `copy`, `contains` and
+// `look` only read it, so that a process that may be killed at any time, or has it mapped
+// read-only, uses those.
 
 import BlockIO
 import Synchronization
@@ -14,6 +14,15 @@ package struct PinnedBlock: Sendable {
     package let isLease: Bool
     let generation: UInt32
     let firstSlab: Int32
+}
+
+/// A resident as somebody who passes by sees it.
+package struct ResidentSight: Sendable {
+    package let info: ResidentInfo
+    package let state: ResidentState
+    /// Readers that copy from it now, and leases that are held on it.
+    package let pins: Int
+    package let leases: Int
 }
 
 package struct ResidentReader: @unchecked Sendable {
@@ -56,6 +65,19 @@ package struct ResidentReader: @unchecked Sendable {
             }
         }
         return false
+    }
+
+    /// What the table says of the key's resident at one moment; nil when it has none.
+    package func look(_ key: StagingKey) -> ResidentSight? {
+        for _ in 0..<Self.attempts {
+            guard let (slot, word) = visible(key) else { return nil }
+            let info = table.info(slot)
+            guard isCurrent(slot, word), let info else { continue }
+            return ResidentSight(
+                info: info, state: ResidentTable.state(word),
+                pins: Int(ResidentTable.pins(word)), leases: Int(ResidentTable.leases(word)))
+        }
+        return nil
     }
 
     // MARK: Pins

@@ -153,8 +153,7 @@ package final class ClosedStore {
 
     /// The index's name of a key.
     package func fingerprint(instance: UInt64, _ key: UnsafeRawBufferPointer) -> Fingerprint {
-        let id = SipHash.hash128(manifest.secret, instance, key)
-        return Fingerprint(hi: id.hi == 0 ? 1 : id.hi, lo: id.lo)
+        Fingerprint.of(manifest.secret, instance: instance, key: key)
     }
 }
 

@@ -10,6 +10,8 @@ package indirect enum JSONText: Sendable {
     case text(String)
     case array([JSONText])
     case object([(String, JSONText)])
+    /// A document that is text already.
+    case raw(String)
 
     package static func count(_ value: Int) -> JSONText { .integer(Int64(value)) }
 
@@ -28,6 +30,7 @@ package indirect enum JSONText: Sendable {
         // JSON has no word for infinity or nothing.
         case .number(let value): out += value.isFinite ? String(value) : "0"
         case .text(let value): Self.quote(value, &out)
+        case .raw(let text): out += text
         case .array(let values):
             Self.list(values.map { (nil, $0) }, "[", "]", &out, indent)
         case .object(let members):

@@ -1,6 +1,6 @@
 // HearthTool: the program `hearth`: its commands, and what every one of them shares: the
-// directories of a closed store, the choice of driver, and how an error becomes a line and an exit
-// code.
+// directories of a closed store (of an open one: StatCommand), the choice of driver, and how an
+// error becomes a line and an exit code.
 
 import ArgumentParser
 import BlockIO
@@ -12,22 +12,27 @@ import StoreTools
 struct HearthTool: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "hearth",
-        abstract: "Looks after closed stores: verify, inspect, compact, export, import, purge.",
+        abstract: "Looks after stores, and looks into those that are open.",
         discussion: """
-            Every command works on a closed store: it takes the store's lock, and says who has it \
-            where somebody does. A store of several devices is given by the directories of all its \
-            members, in any order.
+            verify, inspect, compact, export, import and purge work on a closed store: they take \
+            its lock, and say who has it where somebody does. A store of several devices is given \
+            by the directories of all its members, in any order.
+
+            stat, top, explain and metrics look into a store that a process has open, by its first \
+            directory, without its lock.
 
             Exit codes: 0 fine; 1 damage found (verify), blocks lost to it (verify --repair) or \
             left out (export, import); \
             2 an I/O error, or no room; 3 no store there, or a member missing; 4 open elsewhere; \
             5 written by a newer Hearth; 6 not permitted; 7 no such namespace, key or segment; \
-            8 the stream to import is damaged or no export; 64 wrong usage.
+            8 the stream to import is damaged or no export; 9 nobody has the store open (top), or \
+            its owner ended without closing it (stat); 64 wrong usage.
             """,
         version: "hearth \(toolVersion)",
         subcommands: [
             VerifyCommand.self, InspectCommand.self, ExportCommand.self, ImportCommand.self,
-            PurgeCommand.self, CompactCommand.self,
+            PurgeCommand.self, CompactCommand.self, StatCommand.self, TopCommand.self,
+            ExplainCommand.self, MetricsCommand.self,
         ])
 }
 
@@ -44,6 +49,7 @@ enum ToolExit {
     static let permission = ExitCode(6)
     static let notFound = ExitCode(7)
     static let badStream = ExitCode(8)
+    static let noOwner = ExitCode(9)
 
     static func code(_ error: StoreError) -> ExitCode {
         switch error.kind {
@@ -65,6 +71,31 @@ struct StoreArguments: ParsableArguments {
         completion: .directory)
     var directories: [String]
 
+    @OptionGroup var reading: ReadingArguments
+
+    var allowAbsent: Bool { reading.allowAbsent }
+
+    func validate() throws {
+        guard directories.allSatisfy({ !$0.isEmpty }) else {
+            throw ValidationError("An empty path is no directory.")
+        }
+    }
+
+    /// How this program calls itself in the store's lock.
+    static func holder(_ command: String) -> String { "hearth \(command), pid \(getpid())" }
+
+    func makeDriver() throws -> any BlockDriver { try reading.makeDriver() }
+
+    /// Runs the body on the closed store.
+    func withStore<Answer>(
+        _ command: String, _ body: (ClosedStore) throws -> Answer
+    ) throws -> Answer {
+        try reading.withStore(directories, command, body)
+    }
+}
+
+/// How to read a closed store.
+struct ReadingArguments: ParsableArguments {
     @Flag(help: "Go on although a member's directory is not given; its blocks are not spoken of.")
     var allowAbsent = false
 
@@ -74,9 +105,6 @@ struct StoreArguments: ParsableArguments {
     var driver = "automatic"
 
     func validate() throws {
-        guard directories.allSatisfy({ !$0.isEmpty }) else {
-            throw ValidationError("An empty path is no directory.")
-        }
         guard Self.choices[driver] != nil else {
             throw ValidationError("--driver is automatic, io_uring or threads, not '\(driver)'.")
         }
@@ -88,9 +116,6 @@ struct StoreArguments: ParsableArguments {
 
     var choice: DriverChoice { Self.choices[driver] ?? .automatic }
 
-    /// How this program calls itself in the store's lock.
-    static func holder(_ command: String) -> String { "hearth \(command), pid \(getpid())" }
-
     func makeDriver() throws -> any BlockDriver {
         do {
             return try BlockIO.makeDriver(choice, regions: RegionTable(), depth: 128)
@@ -101,14 +126,14 @@ struct StoreArguments: ParsableArguments {
 
     /// Runs the body on the closed store.
     func withStore<Answer>(
-        _ command: String, _ body: (ClosedStore) throws -> Answer
+        _ directories: [String], _ command: String, _ body: (ClosedStore) throws -> Answer
     ) throws -> Answer {
         let driver = try makeDriver()
         defer { driver.shutdown() }
         do {
             let store = try ClosedStore.open(
                 directories, allowAbsent: allowAbsent, driver: driver, clock: SystemClock(),
-                holder: Self.holder(command))
+                holder: StoreArguments.holder(command))
             defer { store.close() }
             return try body(store)
         } catch let error as StoreError {

@@ -156,9 +156,10 @@ private final class Thing: Sendable {}
             "memory=3GiB", "staging=256M", "slab=128k", "staging_mode=exclusive",
             "index_entries=1M", "expected_block=8192", "table_cache=4M", "driver=threads",
             "queue_depth=32", "operations=512", "group=512K", "group_buffers=9",
-            "clean_segments=3", "write_amplification=1.25", "heat_half_life=2", "allow_absent=0",
-            "holder=engine 7")
+            "clean_segments=3", "write_amplification=1.25", "heat_half_life=2",
+            "statistics_period=0.5", "allow_absent=0", "holder=engine 7")
         #expect(made.writeAmplification == 1.25 && made.heatHalfLife == 2)
+        #expect(made.statisticsPeriodSeconds == 0.5)
         #expect(made.directories == ["/a", "/b"])
         #expect(made.capacityBytes == 2 << 40 && made.mode == .store && made.openMode == .strict)
         #expect(made.maximumBlockBytes == 1 << 20 && made.minimumSegmentBytes == 64 << 20)

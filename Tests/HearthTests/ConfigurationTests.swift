@@ -31,6 +31,10 @@ import Testing
             ("groupBytes", { $0.groupBytes = 100_000 }),
             ("groupBuffers", { $0.groupBuffers = 1 }),
             ("cleanSegments", { $0.cleanSegments = 0 }),
+            ("statisticsPeriodSeconds", { $0.statisticsPeriodSeconds = 0.01 }),
+            ("statisticsPeriodSeconds", { $0.statisticsPeriodSeconds = -1 }),
+            ("statisticsPeriodSeconds", { $0.statisticsPeriodSeconds = .nan }),
+            ("statisticsPeriodSeconds", { $0.statisticsPeriodSeconds = .infinity }),
         ]
         for (option, change) in changes {
             let error = refused(change)

@@ -45,7 +45,7 @@ import Testing
         #expect(
             object.keys.sorted() == [
                 "deletes", "devices", "driver", "durableVersion", "gets", "hints", "memory", "puts",
-                "reclaim", "recovery", "space", "trouble", "writes",
+                "reads", "reclaim", "recovery", "space", "trouble", "writes",
             ])
         let gets = try #require(object["gets"] as? [String: Any])
         #expect((gets["missesByReason"] as? [String: Int]) == ["neverPut": 1])

@@ -2,6 +2,14 @@
 
 import Glibc
 import Hearth
+import Synchronization
+
+/// Told from one task to another.
+final class Flag: Sendable {
+    private let value = Atomic(false)
+    var isSet: Bool { value.load(ordering: .acquiring) }
+    func set() { value.store(true, ordering: .releasing) }
+}
 
 /// A directory that is gone with the value's last reference.
 final class TemporaryDirectory: Sendable {

@@ -18,7 +18,7 @@ enum ImportRules {
         "Staging": ["LogStore", "BlockIO", "SegmentFormat"],
         "Hearth": ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
         "BenchKit": ["BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
-        "StoreTools": ["LogStore", "BlockIO", "SegmentFormat"],
+        "StoreTools": ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
         "hearth-cli": ["StoreTools", "LogStore", "BlockIO", "SegmentFormat", "ArgumentParser"],
         "HearthABI": ["CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO"],
         "hearth-bench": [

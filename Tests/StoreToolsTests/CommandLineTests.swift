@@ -242,7 +242,10 @@ private struct Ended {
         #expect(version.count == 3 && header.contains("HEARTH_VERSION_MAJOR \(version[1])\n"))
         #expect(header.contains("HEARTH_VERSION_MINOR \(version[2])\n"))
         // Every command has its page.
-        for command in ["", "-verify", "-inspect", "-compact", "-export", "-import", "-purge"] {
+        for command in [
+            "", "-verify", "-inspect", "-compact", "-export", "-import", "-purge", "-stat", "-top",
+            "-explain", "-metrics",
+        ] {
             let page = root.appendingPathComponent("docs/man/hearth\(command).1")
             let text = try String(contentsOf: page, encoding: .utf8)
             #expect(text.contains(".TH HEARTH"))

@@ -36,6 +36,10 @@ int hearth_lock_file(int fd);
 /// Gives the lock up at once, also where a forked child still has the description open.
 void hearth_unlock_file(int fd);
 
+/// 1 when another open has the file's lock, 0 when none has, -1 with errno when that cannot be
+/// told. Takes nothing.
+int hearth_lock_held(int fd);
+
 /// A counter for waking, close-on-exec; `nonblocking` as asked.
 int hearth_eventfd(int nonblocking);
 
