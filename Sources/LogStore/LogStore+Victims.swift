@@ -63,7 +63,9 @@ extension LogStore {
         // Records that an old value may still need are carried on, which takes room elsewhere.
         guard state.pointee.minValueVersion == UInt64.max else { return true }
         // A damaged one goes although all its records have to be carried on.
-        if condemned.contains(id) { return canCarry(state.pointee, oldest: UInt64.max) }
+        if condemned.contains(id) {
+            return canCarry(state.pointee, oldest: UInt64.max, spreads: false)
+        }
         let oldest = oldestValue(except: id)
         return oldest >= state.pointee.maxVersion
             || canCarry(
