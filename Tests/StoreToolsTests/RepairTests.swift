@@ -290,6 +290,33 @@ extension ToolWorld {
         try world.expectServed(fixture.known, mayMiss: keys, chosen.path)
     }
 
+    /// A store that refuses puts for want of room still has some to empty a segment into.
+    @Test func aFullStore() throws {
+        let world = ToolWorld(segments: 9, mode: .store)
+        try world.open()
+        let space = try world.namespace("packed")
+        var known = KnownStore(made: ["packed": [:]])
+        for number in 0..<2000 {
+            let key = "full-\(number)"
+            let value = payload(key, 64 << 10)
+            let answer = try world.put(key, space, value)
+            guard answer.status == .stored else { break }
+            known.made["packed"]?[key] = Put(
+                key: key, value: value, shards: [UInt32(value.count)], version: answer.version)
+        }
+        world.close()
+        #expect(known.made["packed"]?.count ?? 0 > 200)
+        var dice = Dice(state: 8)
+        for _ in 0..<3 {
+            let copy = ToolWorld(segments: 9, mode: .store, machine: world.machine.copy())
+            let site = try SiteMap(copy).site(.header, &dice) { $0.isSealed }
+            copy.machine.flipBit(site.directory, site.file, offset: site.offset, bit: 5)
+            let report = try copy.repair()
+            #expect(report.after.isClean && report.lost.isEmpty, "\(report.text())")
+            try copy.expectServed(known, site.path)
+        }
+    }
+
     // MARK: Tombstones
 
     /// A page of tombstones is lost, and the store repaired: each has two copies again. So the
@@ -399,13 +426,19 @@ extension ToolWorld {
             "/store", StoreFiles.segment(SegmentTable.local(id)), offset: Int(offset) + 77, bit: 0)
         let rotten = try copy.verify()
         #expect(!rotten.isClean)
-        // Written through once, so that the segment had its turn.
-        try world.open()
-        let space = try world.namespace("packed")
-        for number in 0..<600 {
-            try world.put("more-\(number)", space, payload("more-\(number)", 60_000))
+        // Written through once, so that the segment has its turn, looked at in between: what is
+        // written there has both headers.
+        for round in 0..<12 {
+            try world.open()
+            let space = try world.namespace("packed")
+            for number in 0..<50 {
+                let key = "more-\(round)-\(number)"
+                try world.put(key, space, payload(key, 60_000))
+            }
+            world.close()
+            let meanwhile = try world.verify()
+            #expect(meanwhile.isClean, "\(round): \(meanwhile.findings.map(\.line))")
         }
-        world.close()
         let after = try world.verify()
         #expect(after.findings.isEmpty, "\(after.findings.map(\.line))")
     }
