@@ -173,7 +173,9 @@ struct Model {
         // An evicted version may lie in a segment not yet written over, and be found again when a
         // newer one has been evicted too: of values, the floor holds where nothing was evicted.
         if damage >= 2 {
+            // Both copies of a tombstone may be gone: nothing from before holds, then or later.
             key.floor = 0
+            key.deletedFloor = 0
         } else if damage == 1 || deviceAway || evictedBefore > 0 {
             key.floor = key.deletedFloor
         } else {
