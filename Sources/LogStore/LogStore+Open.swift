@@ -237,10 +237,11 @@ struct Opener {
         }
     }
 
+    /// Names that a directory without a manifest may have in it and still be taken. The page of
+    /// statistics is not among them: it is only ever written beside a manifest.
     private static func isOurs(_ name: String) -> Bool {
-        name == StoreFiles.manifest || name == StoreFiles.lock || name == StoreFiles.statistics
-            || name.hasPrefix("checkpoint-") || name.hasPrefix("segment-") || name == "lost+found"
-            || name.hasPrefix(".")
+        name == StoreFiles.manifest || name == StoreFiles.lock || name.hasPrefix("checkpoint-")
+            || name.hasPrefix("segment-") || name == "lost+found" || name.hasPrefix(".")
     }
 
     // MARK: Making and checking manifests
