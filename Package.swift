@@ -30,9 +30,18 @@ let package = Package(
             name: "LogStore", dependencies: ["SegmentFormat", "BlockIO", "CPlatform"],
             swiftSettings: strict),
         .target(name: "Staging", dependencies: ["LogStore", "BlockIO"], swiftSettings: strict),
+        .target(name: "Heat", dependencies: ["Staging", "LogStore"], swiftSettings: strict),
         .target(
-            name: "Hearth", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
+            name: "Prefetch", dependencies: ["Heat", "Staging", "LogStore", "BlockIO"],
             swiftSettings: strict),
+        .target(
+            name: "Tiering", dependencies: ["Prefetch", "Heat", "Staging", "LogStore", "BlockIO"],
+            swiftSettings: strict),
+        .target(
+            name: "Hearth",
+            dependencies: [
+                "Tiering", "Prefetch", "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
+            ], swiftSettings: strict),
         .target(
             name: "StoreTools", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
             swiftSettings: strict),
@@ -46,22 +55,19 @@ let package = Package(
         .target(
             name: "HearthABI",
             dependencies: [
-                "CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO",
+                "CHearth", "CPlatform", "Hearth", "Tiering", "Staging", "LogStore", "BlockIO",
             ], swiftSettings: strict),
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "HearthABI", "CHearth", "Staging", "LogStore", "SegmentFormat", "BlockIO",
-                "BenchKit", "CMeasure",
+                "Hearth", "HearthABI", "CHearth", "Tiering", "Prefetch", "Heat", "Staging",
+                "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk", "BenchKit", "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
         .target(name: "CMeasure"),
         .target(
             name: "BenchKit",
-            dependencies: [
-                "BlockIO",
-                "CZlib",
-            ], swiftSettings: strict),
+            dependencies: ["Heat", "Staging", "BlockIO", "CZlib"], swiftSettings: strict),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .executableTarget(
             name: "hearth-torture",
@@ -80,6 +86,14 @@ let package = Package(
             name: "LogStoreTests", dependencies: ["LogStore", "Staging", "SimulatedDisk"],
             swiftSettings: strict),
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
+        .testTarget(name: "HeatTests", dependencies: ["Heat", "Staging"], swiftSettings: strict),
+        .testTarget(
+            name: "PrefetchTests", dependencies: ["Prefetch", "Heat", "Staging", "SimulatedDisk"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "TieringTests",
+            dependencies: ["Tiering", "Prefetch", "Heat", "Staging", "LogStore", "SimulatedDisk"],
+            swiftSettings: strict),
         .testTarget(
             name: "HearthTests",
             dependencies: [

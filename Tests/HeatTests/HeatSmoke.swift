@@ -1,0 +1,3 @@
+// HeatSmoke: placeholder of the suite's first file, replaced by the first real suite.
+
+import Testing

@@ -1,0 +1,3 @@
+// TieringSmoke: placeholder of the suite's first file, replaced by the first real suite.
+
+import Testing
