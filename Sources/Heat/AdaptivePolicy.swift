@@ -1,4 +1,4 @@
-// AdaptivePolicy: the product's replacement. Blocks are in classes, by namespace, by how long they
+// AdaptivePolicy: replacement by learnt returns. Blocks are in classes, by namespace, how long they
 // were away when they came back last (never, briefly, for about as long as a block stays, longer),
 // and by what their session said. Each class is a queue by last use. From the returns that it sees,
 // of residents and of ghosts, it learns for each class how the chance of coming back goes with age
@@ -229,7 +229,7 @@ package final class AdaptivePolicy: ReplacementPolicy {
         let weight = Float(all) / Float(Self.samples)
         for _ in 0..<Self.samples {
             dice = dice &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            let place = Int((dice >> 32) &* all >> 32)
+            let place = Int(((dice >> 32) &* all) >> 32)
             if place < slotEnd {
                 let resident = residents[place]
                 guard resident.isHeld else { continue }

@@ -1,5 +1,5 @@
-// ReplacementKind: the replacement policies that staging can be opened with. `adaptive` is the
-// default of the product; the others are for comparison.
+// ReplacementKind: the replacement policies that there are, by the names that `hearth-bench replay
+// --policy` takes. A store still opens with LRU; `adaptive` is compared on traces only, as yet.
 
 import Staging
 

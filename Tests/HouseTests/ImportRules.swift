@@ -7,7 +7,7 @@ enum ImportRules {
 
     /// The modules that hold the store's state machine: no Foundation, no async, no wall time.
     static let core: Set<String> = [
-        "SegmentFormat", "BlockIO", "SimulatedDisk", "LogStore", "Staging", "Heat", "Prefetch", "Tiering",
+        "SegmentFormat", "BlockIO", "SimulatedDisk", "LogStore", "Staging", "Heat",
     ]
 
     static let allowed: [String: Set<String>] = [
@@ -17,20 +17,19 @@ enum ImportRules {
         "LogStore": ["SegmentFormat", "BlockIO", "CPlatform"],
         "Staging": ["LogStore", "BlockIO", "SegmentFormat"],
         "Heat": ["Staging", "LogStore", "SegmentFormat"],
-        "Prefetch": ["Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat"],
-        "Tiering": ["Prefetch", "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat"],
         "Hearth": [
-            "Tiering", "Prefetch", "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
+            "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
         ],
         "BenchKit": ["Heat", "Staging", "BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
         "StoreTools": ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
         "hearth-cli": ["StoreTools", "LogStore", "BlockIO", "SegmentFormat", "ArgumentParser"],
         "HearthABI": [
-            "CHearth", "CPlatform", "Hearth", "Tiering", "Staging", "LogStore", "BlockIO",
+            "CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO",
         ],
         "hearth-bench": [
-            "Hearth", "HearthABI", "CHearth", "BenchKit", "Tiering", "Prefetch", "Heat", "Staging",
-            "LogStore", "BlockIO", "SimulatedDisk", "SegmentFormat", "CPlatform", "ArgumentParser", "CMeasure", "Dispatch",
+            "Hearth", "HearthABI", "CHearth", "BenchKit", "Heat", "Staging",
+            "LogStore", "BlockIO", "SimulatedDisk", "SegmentFormat", "CPlatform", "ArgumentParser",
+            "CMeasure", "Dispatch",
         ],
     ]
 
