@@ -1,5 +1,6 @@
 // TraceTable: a whole trace in memory for simulations that look ahead or run many times: blocks as
-// dense numbers, each access with the next request that reads the same block, and what sessions say.
+// dense numbers, each access with the next request that reads the same block, and what
+// sessions say.
 //
 // Sessions: the trace's where it tells; else a request continues the session of the request that
 // last read its longest known prefix, of at least two blocks, and otherwise opens one. A request

@@ -30,7 +30,8 @@ package enum AdmissionVerdict: UInt8, Sendable {
 
 package struct WriteAdmission: Equatable, Sendable {
     package var moment: WriteMoment
-    /// Share of the keys that may be written, in 1/65536: all by default. The wear budget lowers it.
+    /// Share of the keys that may be written, in 1/65536: all by default. The wear budget
+    /// lowers it.
     package var share: UInt32
 
     package static let all: UInt32 = 1 << 16
