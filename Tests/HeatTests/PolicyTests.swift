@@ -78,7 +78,7 @@ import Testing
         let cache = PolicyCache(ARCPolicy(), capacity: 16)
         var model = PlainARC(16)
         var random = Random(5)
-        for step in 0..<30_000 {
+        for step in 0..<12_000 {
             // Phases: few blocks often, then a scan, then a loop a little too long.
             let block: Int
             switch step / 500 % 3 {
