@@ -4,7 +4,7 @@
 //
 // Invariants: the requests of a group are all handed over in the end, each with one completion;
 // with nothing under way the next one always goes out, so that writes keep a floor however much is
-// read.
+// read. Records are small and somebody waits for them: they do not queue behind values.
 
 import BlockIO
 
@@ -36,8 +36,8 @@ extension LogStore {
 
     /// Hands over a write of a group, or keeps it for its turn. Returns how many completions come
     /// of it.
-    func issuePaced(_ request: IORequest, _ device: Int) -> Int32 {
-        guard isPaced(device) || !pacers[device].queue.isEmpty else {
+    func issuePaced(_ request: IORequest, _ device: Int, records: Bool = false) -> Int32 {
+        guard !records, isPaced(device) || !pacers[device].queue.isEmpty else {
             pacers[device].underWay += 1
             issue(request)
             return 1

@@ -2,10 +2,11 @@
 // all the while, and what the writer keeps of its rate.
 
 import BlockIO
-import LogStore
 import SimulatedDisk
 import Staging
 import Testing
+
+@testable import LogStore
 
 @Suite struct PriorityTests {
     private static let length = 64 << 10
@@ -152,5 +153,38 @@ import Testing
         #expect(wait <= 2)
         #expect(kept >= 0.5)
         #expect(both.p99 < unpaced.p99)
+    }
+
+    /// Records do not queue behind values that give way to reads: a delete takes no longer.
+    @Test func aDeleteBesidePacedValues() throws {
+        func deleteTime(_ puts: Int) throws -> UInt64 {
+            let world = try World(World.configuration(segments: 40, staging: 0))
+            let space = world.namespace()
+            #expect(world.put("key", space, revision: 0, length: 5000) == .stored)
+            world.flush()
+            let bytes = UnsafeMutableRawBufferPointer.allocate(
+                byteCount: Self.length, alignment: 4096)
+            defer { bytes.deallocate() }
+            bytes.initializeMemory(as: UInt8.self, repeating: 9)
+            world.store.log.demandBegan(0)
+            for number in 0..<puts {
+                try world.begin(.put, "put-\(number)", space, bytes: bytes)
+            }
+            world.store.pump()
+            #expect(world.store.log.pacers[0].queue.isEmpty == (puts == 0))
+            let begun = world.clock.monotonic
+            let token = try world.begin(.delete, "key", space, bytes: bytes)
+            while world.sink.answers[token] == nil {
+                if !world.store.pump() { world.pause(10_000_000) }
+            }
+            let time = world.clock.monotonic - begun
+            #expect(world.sink.answers[token]?.status == .deleted)
+            world.store.log.demandEnded(0)
+            world.settle()
+            return time
+        }
+        let alone = try deleteTime(0)
+        let beside = try deleteTime(100)
+        #expect(beside <= 2 * alone, "\(beside / 1000) µs, alone \(alone / 1000) µs")
     }
 }
