@@ -58,7 +58,8 @@ extension LogStore {
     func isVictim(_ id: UInt32) -> Bool {
         let state = segments.pointer(id)
         guard state.pointee.state == .sealed, state.pointee.groupsInFlight == 0,
-            state.pointee.unpublished == 0, mayLeave || !condemned.contains(id)
+            state.pointee.unpublished == 0, !state.pointee.holdsContested,
+            mayLeave || !condemned.contains(id)
         else { return false }
         // Records that an old value may still need are carried on, which takes room elsewhere.
         guard state.pointee.minValueVersion == UInt64.max else { return true }
