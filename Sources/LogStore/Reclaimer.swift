@@ -49,6 +49,9 @@ struct Reclaimer {
     /// Value versions below this still lie in some other segment.
     var oldestValue: UInt64 = 0
     var chunk: Int32 = -1
+    /// Requests that are left of the read under way, and what one of them failed with.
+    var readParts: Int32 = 0
+    var readErrno: Int32 = 0
     /// Something could not be carried on: the victim is left as it is.
     var failed = false
     /// Monotonic time before which a victim that could not be emptied is not tried again.
@@ -166,7 +169,7 @@ extension LogStore {
     }
 
     /// Whether a stream of the device waits for a segment.
-    private func isShort(_ device: Int) -> Bool {
+    func isShort(_ device: Int) -> Bool {
         for stream in streams.indices
         where streams[stream].device == device && streams[stream].waiting >= 0 { return true }
         return false
@@ -343,7 +346,8 @@ extension LogStore {
                 return
             }
             reclaimers[device].phase = .settling
-        case .reclaimRead: footerRead(device, errno)
+        case .reclaimRead:
+            if let errno = reclaimReadEnded(device, errno) { footerRead(device, errno) }
         case .segmentHeader:
             reclaimers[device].headerWrites -= 1
             if errno != 0 { reclaimers[device].failed = true }

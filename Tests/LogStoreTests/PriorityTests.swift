@@ -83,7 +83,7 @@ import Testing
             }
         }
 
-        func run(reading: Bool, writing: Bool) -> Shares {
+        func run(reading: Bool, writing: Bool, dumping: Bool = false) -> Shares {
             let begin = world.clock.monotonic
             let warm = begin + span / 4
             let end = begin + span
@@ -96,6 +96,9 @@ import Testing
                     world.driver.wait(until: world.clock.monotonic + 1_000_000)
                 }
                 let now = world.clock.monotonic
+                if dumping, now < end, world.store.log.checkpointer.phase == .idle {
+                    world.store.checkpoint(token: 1 << 50)
+                }
                 for (token, answer) in world.sink.answers {
                     if let (slot, begun) = gets.removeValue(forKey: token) {
                         #expect(answer.status == .hit)
@@ -120,7 +123,9 @@ import Testing
     }
 
     /// One run on a new store, with groups paced or not.
-    private func shares(paced: Int, reading: Bool, writing: Bool) throws -> Shares {
+    private func shares(
+        paced: Int, reading: Bool, writing: Bool, dumping: Bool = false
+    ) throws -> Shares {
         var configuration = World.configuration(segments: 40, staging: 0)
         configuration.log.groupBytes = 1 << 20
         configuration.log.pacedWrites = paced
@@ -136,7 +141,19 @@ import Testing
             }
             #expect(pinned.status == .done)
         }
-        return Load(world, space).run(reading: reading, writing: writing)
+        return Load(world, space).run(reading: reading, writing: writing, dumping: dumping)
+    }
+
+    /// Dumps, one after the other, have the device when nobody else wants it.
+    @Test func demandBesideCheckpoints() throws {
+        let alone = try shares(paced: 2, reading: true, writing: false)
+        let both = try shares(paced: 2, reading: true, writing: false, dumping: true)
+        let unpaced = try shares(paced: 0, reading: true, writing: false, dumping: true)
+        print(
+            "demand p99: alone \(alone.p99 / 1000) µs, beside checkpoints \(both.p99 / 1000) µs, "
+                + "unpaced \(unpaced.p99 / 1000) µs")
+        #expect(Double(both.p99) <= 1.3 * Double(alone.p99))
+        #expect(both.p99 < unpaced.p99)
     }
 
     @Test func demandBesideAWriter() throws {
