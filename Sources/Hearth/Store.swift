@@ -77,10 +77,10 @@ public final class Store: Sendable {
 
     /// Makes everything put so far durable; with `through`, at least what has versions up to it.
     ///
-    /// A put answered as `written` may be lost when a later flush fails, whoever that was for. It is
-    /// told here: a flush through its version fails from then on, and a flush of everything fails
-    /// once. Replace the block to have it durable. Versions that were handed out later are not
-    /// concerned, so name the version of your last put to hear of yours.
+    /// A put answered as `written` may be lost when a later flush fails, whoever that was for. It
+    /// is told here: a flush through its version fails from then on, and a flush of everything
+    /// fails once. Replace the block to have it durable. Versions that were handed out later are
+    /// not concerned, so name the version of your last put to hear of yours.
     public func flush(through version: UInt64 = .max) async throws(HearthError) {
         try Self.check(await control(Self.flushing(through: version)), .flush)
     }
