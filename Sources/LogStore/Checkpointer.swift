@@ -29,6 +29,9 @@ struct Checkpointer {
     var chunk: UInt32 = 0
     var entries: UInt64 = 0
     var pendingIO = 0
+    /// Where the dump is written, and the requests under way of each chunk in memory.
+    var device = 0
+    var chunkRequests = [Int32](repeating: 0, count: Checkpointer.chunksInFlight + 1)
     var failed = false
     var offset: UInt64 = 0
     /// Bytes written by the store when the last one began.
@@ -142,6 +145,7 @@ extension LogStore {
         checkpointer.failed = false
         checkpointer.lastWritten = statistics.groupBytes + statistics.metadataBytes
         checkpointer.phase = .header
+        checkpointer.device = device
         checkpointFileInUse = file
         writeCheckpointHeader(file)
     }
@@ -230,13 +234,15 @@ extension LogStore {
                 index: checkpointer.chunk, entries: UInt32(count))
             checkpointer.chunk += 1
             checkpointer.entries += UInt64(count)
-            checkpointer.pendingIO += 1
             statistics.checkpointBytes += UInt64(CheckpointChunk.chunkBytes)
-            issue(
+            let requests = issueLater(
                 IORequest(
                     tag: Self.tag(.checkpoint, number, UInt32(number) + 1), operation: .write,
                     file: file, fileOffset: checkpointer.offset,
-                    piece: pool.piece(number, length: CheckpointChunk.chunkBytes)))
+                    piece: pool.piece(number, length: CheckpointChunk.chunkBytes)),
+                checkpointer.device)
+            checkpointer.chunkRequests[Int(number)] = requests
+            checkpointer.pendingIO += Int(requests)
             checkpointer.offset += UInt64(CheckpointChunk.chunkBytes)
         }
         if checkpointer.bucket >= index.bucketCount && checkpointer.pendingIO == 0 {
@@ -275,7 +281,13 @@ extension LogStore {
     func checkpointCompleted(_ aux: UInt32, _ completion: IOCompletion) {
         checkpointer.pendingIO -= 1
         if completion.result < 0 { checkpointer.failed = true }
-        if aux > 0 { checkpointPool?.give(Int32(aux) - 1) }
+        if aux > 0 {
+            pacedEnded(checkpointer.device)
+            checkpointer.chunkRequests[Int(aux) - 1] -= 1
+            if checkpointer.chunkRequests[Int(aux) - 1] == 0 {
+                checkpointPool?.give(Int32(aux) - 1)
+            }
+        }
         guard checkpointer.pendingIO == 0 else { return }
         if checkpointer.failed {
             endCheckpoint(failed: true)

@@ -136,7 +136,7 @@ package final class StagedStore {
 
     /// When the owner has to be awake next, monotonic nanoseconds.
     package var nextDeadline: UInt64 {
-        let next = deadlineCount > 0 ? earliestDeadline : UInt64.max
+        let next = min(deadlineCount > 0 ? earliestDeadline : UInt64.max, log.nextDeadline)
         if waitingForLog.isEmpty && waitingForSlabs.isEmpty { return next }
         // What waits for room is looked at again soon, should no completion come first.
         return min(next, log.clock.monotonic + 1_000_000)
