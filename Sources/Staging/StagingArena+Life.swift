@@ -156,7 +156,9 @@ extension StagingArena {
     }
 
     /// Undoes what the state had counted, and tells the policy.
-    func leave(_ index: Int32, _ state: ResidentState) {
+    func leave(
+        _ index: Int32, _ state: ResidentState, _ departure: ResidentDeparture = .removed
+    ) {
         let bytes = Int(table.plainInfo(index).storedBytes)
         if state == .filling {
             counts.filling -= 1
@@ -164,6 +166,7 @@ extension StagingArena {
             counts.residents -= 1
             count(bytes, state, -1)
             policy.removed(index)
+            observer?.residentLeft(index, table.key(index), departure)
         }
     }
 
