@@ -82,7 +82,8 @@ package final class StagedStore {
     static let controlBit: UInt64 = 1 << 63
 
     package static func open(
-        _ configuration: StagedConfiguration, driver: any BlockDriver, clock: any Clock
+        _ configuration: StagedConfiguration, driver: any BlockDriver, clock: any Clock,
+        policy: any ReplacementPolicy = LRUPolicy()
     ) throws(StoreError) -> StagedStore {
         var arena: StagingArena?
         let slabs = configuration.stagingBytes / configuration.slabBytes
@@ -90,7 +91,7 @@ package final class StagedStore {
             do {
                 arena = try StagingArena(
                     slabBytes: configuration.slabBytes, slabCount: slabs,
-                    residentCapacity: slabs, policy: LRUPolicy(), regions: driver.regions)
+                    residentCapacity: slabs, policy: policy, regions: driver.regions)
             } catch {
                 throw StoreError(
                     .resource, operation: "open", subject: "the staging arena",

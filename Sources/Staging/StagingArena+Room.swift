@@ -20,6 +20,7 @@ extension StagingArena {
         }
         reservesForPrefetch = forPrefetch
         defer { reservesForPrefetch = false }
+        policy.expects(key)
         guard makeRoom(need) else {
             counts.refusedFull += 1
             return .full

@@ -3,6 +3,7 @@
 // inside a call, and clock, randomness and I/O come from outside, as in all the core.
 
 import BlockIO
+import Heat
 import LogStore
 import Prefetch
 import Staging
@@ -10,6 +11,8 @@ import Staging
 package struct TieredConfiguration: Sendable {
     package var staged: StagedConfiguration
     package var prefetch = PrefetchConfiguration()
+    /// Who leaves staging first.
+    package var replacement = ReplacementKind.adaptive
 
     package init(_ staged: StagedConfiguration) { self.staged = staged }
 }
@@ -24,7 +27,9 @@ package final class TieredStore {
         _ configuration: TieredConfiguration, driver: any BlockDriver, clock: any Clock
     ) throws(StoreError) -> TieredStore {
         TieredStore(
-            staged: try StagedStore.open(configuration.staged, driver: driver, clock: clock),
+            staged: try StagedStore.open(
+                configuration.staged, driver: driver, clock: clock,
+                policy: configuration.replacement.makePolicy()),
             configuration)
     }
 

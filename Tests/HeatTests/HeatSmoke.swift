@@ -1,3 +1,0 @@
-// HeatSmoke: placeholder of the suite's first file, replaced by the first real suite.
-
-import Testing
