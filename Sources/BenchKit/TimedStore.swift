@@ -90,3 +90,23 @@ package protocol TimedStore: AnyObject {
     var deviceBytesWritten: UInt64 { get }
     func close() throws(BenchError)
 }
+
+/// What a replay in time asks of the store that it opens.
+package struct TimedStorePlan: Equatable, Sendable {
+    package var time: TimeChoice
+    /// Of a store in real time.
+    package var directory = ""
+    package var blockBytes: Int
+    /// Of a block of the model, which one of the store stands for in virtual time.
+    package var modelBlockBytes: Double
+    /// Value bytes of the store, and bytes of its slabs.
+    package var capacity: UInt64
+    package var dram: UInt64
+    /// nil: whatever is on the device is there at once.
+    package var device: DeviceModel?
+    package var prefetch: PrefetchChoice
+    package var policy: PolicyChoice
+    /// Only what is resident is taken; the rest is computed.
+    package var claimsResidentsOnly = false
+    package var seed: UInt64
+}

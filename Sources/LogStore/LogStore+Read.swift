@@ -224,7 +224,7 @@ extension LogStore {
             held.fileOffset + held.piece.length == request.fileOffset,
             held.piece.region == request.piece.region,
             held.piece.offset + held.piece.length == request.piece.offset,
-            held.piece.length + request.piece.length <= JoinableRead.maximumBytes,
+            held.piece.length + request.piece.length <= UInt64(configuration.joinedReadBytes),
             operations[joinable.last].isPrefetch == operations[operation].isPrefetch
         {
             joinable.request?.piece.length += request.piece.length
