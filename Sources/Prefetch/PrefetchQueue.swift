@@ -51,7 +51,8 @@ struct QueuedRequest {
 
 final class PrefetchQueue {
     static let inlineKeyBytes = 32
-    static let longKeys = 1024
+    /// Keys beyond that which can be in the queue: at most 1,024, one a block.
+    static func longKeys(_ blocks: Int) -> Int { min(1024, blocks / 4) }
 
     let blocks: UnsafeMutablePointer<QueuedBlock>
     let requests: UnsafeMutablePointer<QueuedRequest>
@@ -100,11 +101,12 @@ final class PrefetchQueue {
         requestHash.initialize(repeating: -1, count: requestSize)
         requestMask = requestSize - 1
         heap = .allocate(capacity: requestCapacity)
+        let longKeys = Self.longKeys(blockCapacity)
         longMemory = .allocate(
-            byteCount: Self.longKeys * FormatConstants.maxKeyBytes, alignment: 64)
-        freeLong = .allocate(capacity: Self.longKeys)
-        for index in 0..<Self.longKeys { freeLong[index] = Int32(Self.longKeys - 1 - index) }
-        freeLongCount = Self.longKeys
+            byteCount: max(1, longKeys) * FormatConstants.maxKeyBytes, alignment: 64)
+        freeLong = .allocate(capacity: max(1, longKeys))
+        for index in 0..<longKeys { freeLong[index] = Int32(longKeys - 1 - index) }
+        freeLongCount = longKeys
     }
 
     deinit {
@@ -121,7 +123,7 @@ final class PrefetchQueue {
     static func memoryBytes(blocks: Int, requests: Int) -> Int {
         blocks * (MemoryLayout<QueuedBlock>.stride + 16)
             + requests * (MemoryLayout<QueuedRequest>.stride + 12)
-            + longKeys * (FormatConstants.maxKeyBytes + 4)
+            + longKeys(blocks) * (FormatConstants.maxKeyBytes + 4)
     }
 
     // MARK: Requests

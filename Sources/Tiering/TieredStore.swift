@@ -98,6 +98,13 @@ package final class TieredStore {
         }
     }
 
+    /// Bytes of the tables beside the staged store's own.
+    package var memoryBytes: Int {
+        guard prefetcher != nil, let arena = staged.arena else { return 0 }
+        return Prefetcher.memoryBytes(
+            configuration.prefetch, residents: arena.residentCapacity)
+    }
+
     /// What was predicted, and what came of it.
     package var prefetchStatistics: PrefetchStatistics {
         prefetcher?.statistics ?? PrefetchStatistics()

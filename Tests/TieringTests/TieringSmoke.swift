@@ -1,3 +1,0 @@
-// TieringSmoke: placeholder of the suite's first file, replaced by the first real suite.
-
-import Testing
