@@ -229,7 +229,7 @@ package final class AdaptivePolicy: ReplacementPolicy {
         let weight = Float(all) / Float(Self.samples)
         for _ in 0..<Self.samples {
             dice = dice &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-            let place = Int((dice >> 32) &* all >> 32)
+            let place = Int(((dice >> 32) &* all) >> 32)
             if place < slotEnd {
                 let resident = residents[place]
                 guard resident.isHeld else { continue }

@@ -131,7 +131,8 @@ struct ReturnModel: ~Copyable {
         // The first class's hazards were only borrowed: `conclude` makes them anew.
         var before = allWaiting > 0 && allReturns > 0 ? allReturns / allWaiting : 1
         for bin in 0..<Self.bins {
-            before = (mean[bin] + Self.priorReturns)
+            before =
+                (mean[bin] + Self.priorReturns)
                 / (hazards[bin] + Self.priorReturns / max(before, .leastNormalMagnitude))
             before = max(before, .leastNormalMagnitude)
             mean[bin] = before
