@@ -32,6 +32,22 @@ public struct Configuration: Sendable {
         case exclusive
     }
 
+    /// Who may ask for blocks to be brought into the DRAM tier before they are needed.
+    public enum Prefetch: String, Sendable, CaseIterable {
+        /// Nobody.
+        case off
+        /// Chains that the engine hinted. The default.
+        case chain
+        /// What followed a block the last time.
+        case successor
+        /// Sessions that are expected back.
+        case session
+        /// Pages of the layers to come, hinted or guessed.
+        case layer
+        /// All of these.
+        case all
+    }
+
     /// Which I/O driver runs the store.
     public enum Driver: String, Sendable, CaseIterable {
         /// io_uring where the kernel grants it, else threads; told in the statistics. The default.
@@ -83,6 +99,9 @@ public struct Configuration: Sendable {
     /// Bytes for cached shard tables. Default 16 MiB, an eighth of the memory limit at most; 1 MiB
     /// to 4 GiB.
     public var tableCacheBytes: Int?
+
+    /// Default `.chain`: what the engine hints. Without staging nothing is brought early.
+    public var prefetch = Prefetch.chain
 
     // MARK: I/O
 

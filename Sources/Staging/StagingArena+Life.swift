@@ -31,7 +31,8 @@ extension StagingArena {
             slot.index,
             Arrival(
                 key: table.key(slot.index), bytes: bytes,
-                namespaceSlot: table.plainInfo(slot.index).namespaceSlot, continues: continues))
+                namespaceSlot: table.plainInfo(slot.index).namespaceSlot,
+                isPrefetched: prefetched[Int(slot.index)], continues: continues))
     }
 
     /// The resident is on disk now. No effect on one that is clean or was removed meanwhile. Who
@@ -167,7 +168,9 @@ extension StagingArena {
     }
 
     /// Undoes what the state had counted, and tells the policy.
-    func leave(_ index: Int32, _ state: ResidentState) {
+    func leave(
+        _ index: Int32, _ state: ResidentState, _ departure: ResidentDeparture = .removed
+    ) {
         let bytes = Int(table.plainInfo(index).storedBytes)
         if state == .filling {
             counts.filling -= 1
@@ -175,6 +178,7 @@ extension StagingArena {
             counts.residents -= 1
             count(bytes, state, -1)
             policy.removed(index)
+            observer?.residentLeft(index, table.key(index), departure)
         }
     }
 

@@ -7,7 +7,9 @@ import Synchronization
 extension StagingArena {
     /// Takes a slot and slabs for the key's stored image and leaves it filling. A key that is
     /// visible gets a second slot, which replaces the first when it is published.
-    package func reserve(_ key: StagingKey, info: ResidentInfo) -> ReserveResult {
+    package func reserve(
+        _ key: StagingKey, info: ResidentInfo, forPrefetch: Bool = false
+    ) -> ReserveResult {
         precondition(info.storedBytes > 0, "a stored image has bytes")
         let need = table.slabs(info.storedBytes)
         guard need <= slabCount else { return .tooLarge }
@@ -16,6 +18,8 @@ extension StagingArena {
             let other = slots[Int(present)].replacement
             if other >= 0 { return .filling(ResidentSlot(other)) }
         }
+        reservesForPrefetch = forPrefetch
+        defer { reservesForPrefetch = false }
         policy.expects(key)
         guard makeRoom(need) else {
             counts.refusedFull += 1
@@ -26,6 +30,7 @@ extension StagingArena {
         let cell = table.word(index)
         let generation = ResidentTable.generation(cell.pointee.load(ordering: .relaxed))
         cell.pointee.store(ResidentTable.make(generation, .filling), ordering: .releasing)
+        prefetched[Int(index)] = forPrefetch
         table.setKey(index, key)
         table.setInfo(index, info)
         takeMemory(index, need, Int(info.storedBytes))
@@ -87,7 +92,7 @@ extension StagingArena {
         guard tryFree(index, .clean) else { return false }
         // The key stays readable in the slot until it is reserved again, so the bucket is found.
         unlink(index)
-        leave(index, .clean)
+        leave(index, .clean, reservesForPrefetch ? .evictedForPrefetch : .evicted)
         counts.evictions += 1
         counts.evictedBytes += bytes
         return true
