@@ -72,7 +72,8 @@ let package = Package(
         .executableTarget(
             name: "hearth-torture",
             dependencies: [
-                "Hearth", "Staging", "LogStore", "SimulatedDisk", "BlockIO", "SegmentFormat",
+                "Hearth", "Tiering", "Prefetch", "Heat", "Staging", "LogStore", "SimulatedDisk",
+                "BlockIO", "SegmentFormat",
             ],
             path: "Tests/Torture", swiftSettings: strict),
         .testTarget(

@@ -182,7 +182,7 @@ import Tiering
 
     @Test func damagedIsAMissAndACounter() throws {
         var faults = FaultPlan.none
-        faults.readBitFlip = 0.5
+        faults[.bitRot] = 0.3
         let (world, space) = try world(40, faults: faults)
         let names = (0..<40).map { "key-\($0)" }
         world.chain(space, names)
