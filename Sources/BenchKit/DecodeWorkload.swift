@@ -29,8 +29,9 @@ package struct DecodeOptions: Equatable, Sendable {
         for part in text.split(separator: ",", omittingEmptySubsequences: false) {
             let words = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
             guard words.count == 2 else {
-                throw OptionProblem("'\(part)' is not steps=n, overlap=x/y, pages=n, picks=n, "
-                    + "layers=n, static=x or jump=x")
+                throw OptionProblem(
+                    "'\(part)' is not steps=n, overlap=x/y, pages=n, picks=n, "
+                        + "layers=n, static=x or jump=x")
             }
             let value = String(words[1])
             switch words[0] {
@@ -127,7 +128,9 @@ extension DecodePicks {
             if random.unit() < options.jump {
                 moves = fresh
             } else {
-                for index in moves.indices { moves[index] = drift * moves[index] + rest * fresh[index] }
+                for index in moves.indices {
+                    moves[index] = drift * moves[index] + rest * fresh[index]
+                }
             }
         }
         self.init(layers: options.layers, pages: options.pages, picks: picks)

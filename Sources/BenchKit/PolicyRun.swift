@@ -196,7 +196,8 @@ package enum PolicyRun {
                     ("requests", .integer(Int64(trace.requests))),
                     ("accesses", .integer(Int64(trace.accesses))),
                     ("unique", .integer(Int64(trace.unique))),
-                    ("hints", .text((configuration.hints ?? .none).text)), ("results", .array(rows)),
+                    ("hints", .text((configuration.hints ?? .none).text)),
+                    ("results", .array(rows)),
                     ("admission", .array(written)),
                 ])
             )

@@ -11,6 +11,20 @@ package struct TimedReport: Sendable {
     package var runs: TimedRun.Runs
     package var bounds: TimedRun.Bounds
 
+    package init(
+        source: String, trace: TraceTable, join: Int, plan: TimedStorePlan, model: PrefillModel,
+        hints: String, runs: TimedRun.Runs, bounds: TimedRun.Bounds
+    ) {
+        self.source = source
+        self.trace = trace
+        self.join = join
+        self.plan = plan
+        self.model = model
+        self.hints = hints
+        self.runs = runs
+        self.bounds = bounds
+    }
+
     /// The share of the stall without prefetching that is gone.
     package var stallRemoved: Double {
         let before = runs.withoutPrefetch.stall
@@ -142,7 +156,8 @@ package struct TimedReport: Sendable {
             "  early        coverage %.4f, accuracy %.4f, timely %.4f, late %.4f s mean %.4f p99, ",
             early.coverage, early.accuracy, early.timeliness, early.latenessMean,
             early.latenessP99)
-        out += figure(early.wastedBytes, binary: true, unit: "B")
+        out +=
+            figure(early.wastedBytes, binary: true, unit: "B")
             + " wasted, pollution \(early.pollution)\n"
         return out
     }

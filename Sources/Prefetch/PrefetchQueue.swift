@@ -326,7 +326,11 @@ final class PrefetchQueue {
         let owner = requests + Int(request)
         let (before, behind) = (block.pointee.previous, block.pointee.next)
         if before >= 0 { blocks[Int(before)].next = behind } else { owner.pointee.head = behind }
-        if behind >= 0 { blocks[Int(behind)].previous = before } else { owner.pointee.tail = before }
+        if behind >= 0 {
+            blocks[Int(behind)].previous = before
+        } else {
+            owner.pointee.tail = before
+        }
         block.pointee.next = -1
         block.pointee.previous = -1
         waiting -= 1

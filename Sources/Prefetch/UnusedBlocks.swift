@@ -88,8 +88,9 @@ struct UnusedBlocks {
     mutating func displace(_ slot: Int32) {
         let mark = marks[Int(slot)]
         guard mark.isInWindow else { return }
-        if mark.older >= 0 { marks[Int(mark.older)].newer = mark.newer } else { oldest = mark.newer }
-        if mark.newer >= 0 { marks[Int(mark.newer)].older = mark.older } else { newest = mark.older }
+        let (older, newer) = (mark.older, mark.newer)
+        if older >= 0 { marks[Int(older)].newer = newer } else { oldest = newer }
+        if newer >= 0 { marks[Int(newer)].older = older } else { newest = older }
         marks[Int(slot)].isInWindow = false
         marks[Int(slot)].older = -1
         marks[Int(slot)].newer = -1

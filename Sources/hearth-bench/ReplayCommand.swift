@@ -84,12 +84,14 @@ struct ReplayCommand: ParsableCommand {
     @OptionGroup(title: "In time")
     var timed: TimedReplayOptions
 
-    static let names = TimedOptions.names + [
-        "policy", "sizes", "hints",
-        "trace", "directory", "block-bytes", "join", "dram", "capacity", "requests", "kv_mode",
-        "durability", "keep", "output-format", "output", "eta", "put-log", "verify-log", "sessions",
-        "turns", "seed", "help", "version",
-    ]
+    static let names =
+        TimedOptions.names + [
+            "policy", "sizes", "hints",
+            "trace", "directory", "block-bytes", "join", "dram", "capacity", "requests", "kv_mode",
+            "durability", "keep", "output-format", "output", "eta", "put-log", "verify-log",
+            "sessions",
+            "turns", "seed", "help", "version",
+        ]
 
     func settings() throws(UsageError) -> ReplayConfiguration {
         var given: [String: String?] = [

@@ -31,7 +31,8 @@ extension TimedStorePlan {
         shape.expectedBlockBytes = blockBytes
         // Reclaim goes by segments: one of many, as on a drive.
         let sixtyFourth = Int(clamping: capacity / 64)
-        shape.minimumSegmentBytes = min(256 << 20, max(2 << 20, sixtyFourth)) >> 20 << 20
+        shape.minimumSegmentBytes =
+            min(256 << 20, max(2 << 20, sixtyFourth)) / (1 << 20) * (1 << 20)
         shape.groupBytes = max(64 << 10, min(1 << 20, shape.segmentBytes / 16)) / 4096 * 4096
         let bytes = shape.capacity(
             forValueBytes: max(capacity, UInt64(blockBytes)), blockBytes: blockBytes,

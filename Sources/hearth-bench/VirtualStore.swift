@@ -97,7 +97,9 @@ final class VirtualStore: TimedStore {
     private func settle() throws(BenchError) {
         for _ in 0..<1_000_000 {
             let moved = store.pump()
-            if controls > 0, store.isRecovered, store.isIdle, driver.inFlight == 0, !moved { return }
+            if controls > 0, store.isRecovered, store.isIdle, driver.inFlight == 0, !moved {
+                return
+            }
             if !moved { driver.wait(until: clock.monotonic + 1_000_000) }
         }
         throw BenchError("the simulated store does not come to rest")
@@ -177,7 +179,9 @@ final class VirtualStore: TimedStore {
 
     func claim(_ blocks: ArraySlice<Int32>, tokens: Int) -> TimedClaim {
         let present = present(blocks)
-        guard plan.claimsResidentsOnly else { return TimedClaim(present: present, claimed: present) }
+        guard plan.claimsResidentsOnly else {
+            return TimedClaim(present: present, claimed: present)
+        }
         var residents = 0
         while residents < present, isResident(fingerprint(blocks[blocks.startIndex + residents])) {
             residents += 1
@@ -221,7 +225,9 @@ final class VirtualStore: TimedStore {
         var load = TimedLoad()
         load.usable = wanted.count
         for place in wanted.indices {
-            if outcomes[place] == .miss || wrongBlocks[place] { load.usable = min(load.usable, place) }
+            if outcomes[place] == .miss || wrongBlocks[place] {
+                load.usable = min(load.usable, place)
+            }
             if wrongBlocks[place] { load.wrong += 1 }
             if outcomes[place] == .hitDRAM { load.hitsDRAM += 1 }
             if outcomes[place] == .hitSSD { load.hitsSSD += 1 }

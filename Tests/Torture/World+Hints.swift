@@ -66,7 +66,8 @@ extension World {
         tally.add("hinted keys overflowed", made.overflowed)
         tally.add("pollution", made.pollution)
         let total = made.total
-        if total.useful + total.wasted + total.failed > total.issued || total.timely > total.useful {
+        if total.useful + total.wasted + total.failed > total.issued || total.timely > total.useful
+        {
             fail("prefetches do not add up: \(total)")
         }
     }
