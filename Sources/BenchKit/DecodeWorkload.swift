@@ -1,7 +1,8 @@
 // DecodeWorkload: which pages a sparse attention picks, layer by layer and step by step, made from
 // a seed with wanted overlaps of picks between steps and between layers.
 //
-// A page's score in a layer is normal: a part that stays (heavy hitters) and a part that drifts from
+// A page's score in a layer is normal: a part that stays (heavy hitters) and a part that
+// drifts from
 // step to step; both resemble those of the layer before. The best k pages are picked. How much
 // scores must resemble each other for the picks to overlap as wanted is solved for beforehand. Now
 // and then the topic changes and the drifting part is drawn anew. No claim is made that any model

@@ -1,4 +1,5 @@
-// Hints: what an engine tells of the future. Any thread gives them; the owner applies them, a part a
+// Hints: what an engine tells of the future. Any thread gives them; the owner applies
+// them, a part a
 // turn. Counted by kind here, and by what came of them in the statistics of prefetching.
 
 import LogStore

@@ -25,6 +25,8 @@ package struct PrefetchConfiguration: Sendable {
     package var operations = 64
     /// Bytes under way at once, while nobody waits for the device.
     package var bytesInFlight = 4 << 20
+    /// Seconds of the device's time that may be under way at once.
+    package var longestQueue = 0.005
     /// The share of staging that unused blocks brought early may hold: 1 / this.
     package var windowShare = 2
     /// The share of the read bandwidth that prefetching may take while somebody waits.

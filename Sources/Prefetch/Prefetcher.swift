@@ -6,8 +6,8 @@
 //  - whatever is hinted, memory and time are bounded: a block is looked up once when it is hinted
 //    and once when it is begun, tables have fixed sizes, and what has no room is counted;
 //  - unused blocks and those under way hold at most a share of staging;
-//  - while somebody waits for a device, one prefetch at a time is under way, and all of them take at
-//    most a share of the bandwidth;
+//  - while somebody waits for a device, one prefetch at a time is under way, and all of
+// them take at    most a share of the bandwidth;
 //  - a hint never drops a copy: what proves wrong moves to the end that leaves first.
 
 import BlockIO
@@ -23,6 +23,7 @@ package final class Prefetcher {
     let queue: PrefetchQueue
     @exclusivity(unchecked) var unused: UnusedBlocks
     let displaced = DisplacedKeys()
+    private let raised = RaisedReads()
     @exclusivity(unchecked) var counts = PrefetchStatistics()
     @exclusivity(unchecked) private var bucket: TokenBucket
     @exclusivity(unchecked) private var meter: BandwidthMeter
@@ -54,6 +55,7 @@ package final class Prefetcher {
     deinit {
         unused.deallocate()
         displaced.deallocate()
+        raised.deallocate()
     }
 
     /// Bytes of memory that tables for so many residents take.
@@ -63,6 +65,7 @@ package final class Prefetcher {
         PrefetchQueue.memoryBytes(
             blocks: configuration.blocks, requests: configuration.requests)
             + UnusedBlocks.memoryBytes(residents) + DisplacedKeys.capacity * 8
+            + RaisedReads.memoryBytes
     }
 
     package var statistics: PrefetchStatistics {
@@ -136,7 +139,7 @@ package final class Prefetcher {
                 begun = true
                 continue
             }
-            if bytesInFlight > 0, bytesInFlight + bytes > configuration.bytesInFlight { break }
+            if bytesInFlight > 0, bytesInFlight + bytes > inFlightLimit(bytes) { break }
             if waits, bucket.isEmpty {
                 wake = now + bucket.wait(bytesPerSecond: share)
                 break
@@ -147,6 +150,14 @@ package final class Prefetcher {
             if !begin(index, bytes) { break }
         }
         return begun
+    }
+
+    /// What may be under way at once: little enough that a demand read that comes now does not
+    /// stand behind more than some milliseconds of it, but always two blocks, to keep a
+    /// device busy.
+    private func inFlightLimit(_ bytes: Int) -> Int {
+        let queued = Int(meter.bytesPerSecond * configuration.longestQueue)
+        return min(configuration.bytesInFlight, max(2 * bytes, queued))
     }
 
     /// Value bytes of a waiting block; nil if it is not worth bringing any more, and was taken out.
@@ -288,22 +299,42 @@ extension Prefetcher: AccessObserver {
                 queue.blocks[Int(index)].demanded = max(1, log.clock.monotonic)
             }
         case .device:
-            counts.demandMisses += 1
             if displaced.remove(access.fingerprint.hi, access.fingerprint.lo) {
                 counts.pollution += 1
             }
-            overtake(access.fingerprint)
-        case .miss, .put: overtake(access.fingerprint)
+            if let predictor = overtake(access.fingerprint) {
+                raised.insert(access.fingerprint, predictor, now: log.clock.monotonic)
+            } else {
+                counts.demandMisses += 1
+            }
+        case .miss, .put: _ = overtake(access.fingerprint)
         }
     }
 
-    /// Somebody was faster: a waiting block need not be brought.
-    private func overtake(_ fingerprint: Fingerprint) {
-        guard queue.waiting > 0 else { return }
+    /// Somebody was faster: a waiting block need not be brought. Who had asked for it.
+    private func overtake(_ fingerprint: Fingerprint) -> PredictorKind? {
+        guard queue.waiting > 0 else { return nil }
         let index = queue.find(fingerprint)
-        guard index >= 0, !queue.blocks[Int(index)].isInFlight else { return }
+        guard index >= 0, !queue.blocks[Int(index)].isInFlight else { return nil }
+        let predictor = queue.blocks[Int(index)].predictor
         counts.overtaken += 1
         drop(index)
+        return predictor
+    }
+
+    /// A raised read was foretold rightly and came late by all of its own time.
+    package func deviceReadEnded(_ fingerprint: Fingerprint, bytes: UInt32, isHit: Bool) {
+        guard counts.overtaken > 0, let read = raised.remove(fingerprint) else { return }
+        guard isHit else {
+            counts.demandMisses += 1
+            return
+        }
+        counts.change(read.predictor) {
+            $0.issued += 1
+            $0.issuedBytes += UInt64(bytes)
+            $0.useful += 1
+        }
+        counts.lateness.record(log.clock.monotonic - read.since)
     }
 
     private func used(_ slot: Int32) {

@@ -45,6 +45,8 @@ package enum ResidentDeparture: UInt8, Sendable {
 
 package protocol AccessObserver: AnyObject {
     func accessed(_ access: Access)
+    /// A get that the device had to serve has ended, after `accessed` told of it.
+    func deviceReadEnded(_ fingerprint: Fingerprint, bytes: UInt32, isHit: Bool)
     /// A prefetch has ended: `hit` with the resident that it made, `alreadyPresent` with the one
     /// that was there, or why there is none.
     func prefetchEnded(_ token: UInt64, _ status: Status, resident: Int32, bytes: UInt32)

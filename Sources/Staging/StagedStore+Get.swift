@@ -402,6 +402,7 @@ extension StagedStore {
 
     private func finishGet(_ index: Int32, _ made: StoreAnswer) {
         if made.status == .hit && made.tier == .device { statistics.hitsDevice += 1 }
+        noteEnd(index, made.status)
         deliver(index, made)
     }
 
@@ -411,6 +412,7 @@ extension StagedStore {
         let resident = ResidentSlot(slot.pointee.resident)
         slot.pointee.resident = -1
         arena.unpin(resident)
+        noteEnd(index, outcome.status)
         guard outcome.status == .hit else {
             arena.remove(resident)
             resumeJoined(resident.index)

@@ -161,6 +161,14 @@ extension StagedStore {
         arena?.prefetched[Int(resident.index)] ?? false
     }
 
+    /// Tells the observer that a read it was told of has ended.
+    func noteEnd(_ index: Int32, _ status: Status) {
+        guard let observer, operations[index].noted else { return }
+        observer.deviceReadEnded(
+            operations[index].fingerprint, bytes: operations[index].entry.length,
+            isHit: status == .hit)
+    }
+
     /// Tells the observer of an operation's access, once.
     func note(_ index: Int32, _ kind: AccessKind, bytes: UInt32 = 0, resident: Int32 = -1) {
         guard let observer, !operations[index].noted else { return }

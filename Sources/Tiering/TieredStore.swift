@@ -127,6 +127,10 @@ package final class TieredStore {
 extension TieredStore: AccessObserver {
     package func accessed(_ access: Access) { prefetcher?.accessed(access) }
 
+    package func deviceReadEnded(_ fingerprint: Fingerprint, bytes: UInt32, isHit: Bool) {
+        prefetcher?.deviceReadEnded(fingerprint, bytes: bytes, isHit: isHit)
+    }
+
     package func prefetchEnded(
         _ token: UInt64, _ status: Status, resident: Int32, bytes: UInt32
     ) {

@@ -32,7 +32,7 @@ struct TimedReplayOptions: ParsableArguments {
     @Option(
         name: .customLong("device-model"),
         help: ArgumentHelp(
-            "bw=7g,lat=80us,qd=64 and wbw= for writes, decimal; or fitted: measured in --directory.",
+            "bw=7g,lat=80us,qd=64 and wbw= for writes, decimal; or fitted, in --directory.",
             valueName: "parts"))
     var deviceModel: String?
     @Option(

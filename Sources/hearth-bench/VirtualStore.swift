@@ -1,6 +1,8 @@
-// VirtualStore: the store under a replay in virtual time: the very core, pumped here, on a simulated
+// VirtualStore: the store under a replay in virtual time: the very core, pumped here, on a
+// simulated
 // disk. A block of the model is stood for by a smaller one; the disk's buses are slowed down by the
-// same factor, so that a block takes as long as the model's would. Limits of the store that are told
+// same factor, so that a block takes as long as the model's would. Limits of the store
+// that are told
 // in bytes and have to do with time are scaled with it: reads of neighbours are not joined, since
 // one block of the model is longer than the longest joined read, and what may be under way early is
 // told in blocks. The same options give the same run to the nanosecond.

@@ -1,5 +1,5 @@
-// Hints: an engine that tells the truth, errs and floods. Whatever it says, no answer may change but
-// in where the bytes come from.
+// Hints: an engine that tells the truth, errs and floods. Whatever it says, no answer may
+// change but in where the bytes come from.
 
 import LogStore
 import Prefetch
