@@ -2,25 +2,14 @@
 // server and the device are taken to do, and what the store is to bring early.
 
 package enum TimeChoice: String, CaseIterable, Sendable {
-    case real
     case virtual
 }
 
 package enum PrefetchChoice: String, CaseIterable, Sendable {
     case off
     case chain
-    case successor
-    case session
-    case layer
-    case all
     /// Whatever the device holds is there at once: the bound of all prefetching.
     case oracle
-}
-
-package enum DeviceChoice: Equatable, Sendable {
-    case model(DeviceModel)
-    /// Measured on the disk of the directory.
-    case fitted
 }
 
 package struct TimedOptions: Equatable, Sendable {
@@ -30,15 +19,12 @@ package struct TimedOptions: Equatable, Sendable {
     package var speed = 1.0
     /// Tokens a second.
     package var prefillRate = 20_000.0
-    /// nil: 128 KiB in virtual time, what the store's blocks hold in real time.
-    package var modelBytesPerToken: UInt64?
+    package var modelBytesPerToken: UInt64 = 128 << 10
     package var load: Double?
-    package var device = DeviceChoice.model(.standard)
+    package var device = DeviceModel.standard
     /// nil: told by the trace's fullest request.
     package var blockTokens: Int?
     package var layers = 32
-    package var decode: DecodeChoice?
-    package var report: String?
     package init() {}
 
     /// Whether anything was asked for that only a replay in time does.
@@ -46,7 +32,7 @@ package struct TimedOptions: Equatable, Sendable {
 
     package static let names = [
         "time", "prefetch", "speed", "prefill-rate", "model-bytes-per-token", "load",
-        "device-model", "block-tokens", "layers", "decode", "report",
+        "device-model", "block-tokens", "layers",
     ]
 
     package mutating func set(_ name: String, _ text: String) throws(OptionProblem) {
@@ -61,11 +47,9 @@ package struct TimedOptions: Equatable, Sendable {
             modelBytesPerToken = try OptionValue.integer(text, in: 1...(1 << 30))
         case "load": load = try Self.number(text, 0.001...10)
         case "device-model":
-            device = text == "fitted" ? .fitted : .model(try DeviceModel(text))
+            device = try DeviceModel(text)
         case "block-tokens": blockTokens = Int(try OptionValue.integer(text, in: 1...(1 << 20)))
         case "layers": layers = Int(try OptionValue.integer(text, in: 1...4096))
-        case "decode": decode = try DecodeChoice(text)
-        case "report": report = text
         default: preconditionFailure("no option --\(name)")
         }
     }
@@ -79,22 +63,5 @@ package struct TimedOptions: Equatable, Sendable {
                     + formatted("%g", range.upperBound))
         }
         return value
-    }
-}
-
-/// Where the picks of a decode run come from.
-package enum DecodeChoice: Equatable, Sendable {
-    case generated(DecodeOptions)
-    /// JSON lines {"s":step,"l":layer,"p":[pages]}.
-    case file(String)
-
-    package init(_ text: String) throws(OptionProblem) {
-        if text == "gen" {
-            self = .generated(DecodeOptions())
-        } else if text.hasPrefix("gen:") {
-            self = .generated(try DecodeOptions(String(text.dropFirst(4))))
-        } else {
-            self = .file(text)
-        }
     }
 }

@@ -48,8 +48,6 @@ package struct TimedReplay {
     private let model: PrefillModel
     private let arrivals: [UInt64]
     private let hints: Hints
-    /// The engine finds out block by block what it reads.
-    private let oneByOne: Bool
     private var result = TimedResult()
 
     /// The next request that has not come.
@@ -60,14 +58,12 @@ package struct TimedReplay {
     private var serverFree: UInt64 = 0
 
     package init(
-        _ trace: TraceTable, _ model: PrefillModel, arrivals: [UInt64], hints: Hints,
-        oneByOne: Bool = false
+        _ trace: TraceTable, _ model: PrefillModel, arrivals: [UInt64], hints: Hints
     ) {
         self.trace = trace
         self.model = model
         self.arrivals = arrivals
         self.hints = hints
-        self.oneByOne = oneByOne
         expected = .init(repeating: 0, count: trace.requests)
     }
 
@@ -106,7 +102,7 @@ package struct TimedReplay {
         var load = TimedLoad()
         var seconds = 0.0
         if claim.claimed > 0 {
-            try store.load(blocks.prefix(claim.claimed), oneByOne: oneByOne)
+            try store.load(blocks.prefix(claim.claimed))
             while !store.isLoaded {
                 let next = arriving < arrivals.count ? arrivals[arriving] : UInt64.max
                 try store.pass(until: next, loading: true)

@@ -47,7 +47,7 @@ package struct TimedReport: Sendable {
             (
                 "model",
                 .object([
-                    ("time", .text(plan.time.rawValue)), ("load", .number(runs.load)),
+                    ("time", .text("virtual")), ("load", .number(runs.load)),
                     ("prefill_rate", .number(model.rate)),
                     ("layers", .integer(Int64(model.layers))),
                     ("block_bytes", .integer(Int64(plan.blockBytes))),
@@ -87,10 +87,6 @@ package struct TimedReport: Sendable {
         members += beside(
             "noprefetch", runs.withoutPrefetchTimes, stall: runs.withoutPrefetch.stall)
         members += beside("recompute", runs.recomputeTimes, stall: 0)
-        if let virtual = runs.virtual {
-            members += beside(
-                "virtual", TimeFigures(virtual.timesToFirstToken), stall: virtual.stall)
-        }
         members.append(("prefetch", prefetch(main.prefetch)))
         return members
     }
@@ -131,7 +127,7 @@ package struct TimedReport: Sendable {
             "replay: \(source)\n"
             + "  trace        \(trace.requests) requests, \(trace.accesses) block accesses, "
             + "\(trace.unique) blocks of \(model.blockTokens) tokens\n"
-            + "  model        \(plan.time.rawValue) time, "
+            + "  model        virtual time, "
             + formatted("load %.3f, %.0f tokens/s, ", runs.load, model.rate)
             + "\(model.layers) layers, a block "
             + figure(UInt64(plan.modelBlockBytes), binary: true, unit: "B") + " for "
@@ -148,9 +144,6 @@ package struct TimedReport: Sendable {
         out += times("no prefetch", runs.withoutPrefetchTimes, runs.withoutPrefetch.stall)
         out += times("oracle", runs.oracleTimes, 0)
         out += times("recompute", runs.recomputeTimes, 0)
-        if let virtual = runs.virtual {
-            out += times("virtual", TimeFigures(virtual.timesToFirstToken), virtual.stall)
-        }
         out += formatted("  stall gone   %.1f %%\n", 100 * stallRemoved)
         out += formatted(
             "  early        coverage %.4f, accuracy %.4f, timely %.4f, late %.4f s mean %.4f p99, ",

@@ -31,13 +31,10 @@ package struct TimedRun {
         package var withoutPrefetchTimes = TimeFigures([])
         package var oracleTimes = TimeFigures([])
         package var recomputeTimes = TimeFigures([])
-        /// A replay in real time beside itself in virtual time.
-        package var virtual: TimedResult?
     }
 
     package init(
-        _ configuration: ReplayConfiguration, device: DeviceModel, directory: String = "",
-        open: @escaping Opener
+        _ configuration: ReplayConfiguration, open: @escaping Opener
     ) throws(BenchError) {
         self.configuration = configuration
         options = configuration.timed
@@ -54,16 +51,11 @@ package struct TimedRun {
             rate: options.prefillRate, layers: options.layers, blockTokens: blockTokens)
         schedule = ArrivalPlan(times: trace.times, seed: configuration.chat.seed)
         let whole = UInt64(trace.unique) * UInt64(configuration.blockBytes)
-        let time = options.time ?? .virtual
-        let perToken =
-            options.modelBytesPerToken
-            ?? (time == .virtual
-                ? 128 << 10 : UInt64(max(1, configuration.blockBytes / blockTokens)))
         plan = TimedStorePlan(
-            time: time, directory: directory, blockBytes: configuration.blockBytes,
-            modelBlockBytes: Double(perToken) * Double(blockTokens),
+            blockBytes: configuration.blockBytes,
+            modelBlockBytes: Double(options.modelBytesPerToken) * Double(blockTokens),
             capacity: configuration.capacity.resolved(of: whole),
-            dram: configuration.dram.resolved(of: whole), device: device,
+            dram: configuration.dram.resolved(of: whole), device: options.device,
             prefetch: options.prefetch ?? .chain, policy: configuration.policies.first ?? .adaptive,
             seed: configuration.chat.seed)
         hints = Self.hints(configuration, plan.prefetch, trace)
@@ -74,11 +66,11 @@ package struct TimedRun {
     ) -> TimedReplay.Hints {
         var made = TimedReplay.Hints()
         switch configuration.hints {
-        case nil: made.chain = prefetch == .chain || prefetch == .all
+        case nil: made.chain = prefetch == .chain
         case .none?: break
         case .chain?: made.chain = true
         case .session(let miss, let falseAlarm)?:
-            made.chain = prefetch == .chain || prefetch == .all
+            made.chain = prefetch == .chain
             made.foretold = trace.foretold(
                 miss: miss, falseAlarm: falseAlarm, seed: configuration.chat.seed)
         }
@@ -108,8 +100,7 @@ package struct TimedRun {
         do throws(BenchError) {
             result = try TimedReplay.run(
                 TimedReplay(
-                    trace, model, arrivals: arrivals, hints: hints ?? self.hints,
-                    oneByOne: plan.prefetch == .successor), on: store
+                    trace, model, arrivals: arrivals, hints: hints ?? self.hints), on: store
             ) { done in
                 rate.update(done: UInt64(done), of: UInt64(trace.requests))
                 return !replayInterrupted.load(ordering: .relaxed)
@@ -134,10 +125,10 @@ package struct TimedRun {
         let arrivals = schedule.nanoseconds(factor: 1)
         let session = TimedReplay.Hints(foretold: hints.foretold)
         let oracle = try play("oracle", arrivals: arrivals, hints: session) {
-            ($0.time, $0.device, $0.prefetch) = (.virtual, nil, .oracle)
+            ($0.device, $0.prefetch) = (nil, .oracle)
         }
         let recompute = try play("recompute", arrivals: arrivals, hints: session) {
-            ($0.time, $0.device, $0.prefetch) = (.virtual, nil, .off)
+            ($0.device, $0.prefetch) = (nil, .off)
             $0.claimsResidentsOnly = true
         }
         return Bounds(oracle: oracle, recompute: recompute)
@@ -164,19 +155,16 @@ package struct TimedRun {
             made.main = try play("replay", arrivals: arrivals)
             made.times = TimeFigures(made.main.timesToFirstToken)
         }
-        if plan.prefetch == .off && plan.time == .virtual {
+        if plan.prefetch == .off {
             made.withoutPrefetch = made.main
         } else {
             // Without prefetching nothing is announced either: some engines load at their turn.
             made.withoutPrefetch = try play(
                 "no prefetch", arrivals: arrivals,
                 hints: TimedReplay.Hints(foretold: hints.foretold)
-            ) { ($0.time, $0.prefetch) = (.virtual, .off) }
+            ) { $0.prefetch = .off }
         }
         made.withoutPrefetchTimes = TimeFigures(made.withoutPrefetch.timesToFirstToken)
-        if plan.time == .real {
-            made.virtual = try play("virtual", arrivals: arrivals) { $0.time = .virtual }
-        }
         return made
     }
 }

@@ -1,4 +1,4 @@
-// TimedStore: the calls through which a replay in time uses a store, in virtual time or real. Time
+// TimedStore: the calls through which a replay in time uses a store, in virtual time. Time
 // passes only in `pass`; what was begun goes on meanwhile. Blocks are the numbers of a trace table.
 
 /// What a request may take from the store, decided when its turn comes.
@@ -74,8 +74,8 @@ package protocol TimedStore: AnyObject {
     func present(_ blocks: ArraySlice<Int32>) -> Int
     /// What a request whose turn it is should load, given that it has so many tokens.
     func claim(_ blocks: ArraySlice<Int32>, tokens: Int) -> TimedClaim
-    /// Begins loading blocks; one after the other if the engine finds out about them so.
-    func load(_ blocks: ArraySlice<Int32>, oneByOne: Bool) throws(BenchError)
+    /// Begins loading blocks, all at once.
+    func load(_ blocks: ArraySlice<Int32>) throws(BenchError)
     /// What came of it.
     func loaded() throws(BenchError) -> TimedLoad
     /// Puts blocks that follow `parent` (negative: none) and waits for nothing.
@@ -93,9 +93,6 @@ package protocol TimedStore: AnyObject {
 
 /// What a replay in time asks of the store that it opens.
 package struct TimedStorePlan: Equatable, Sendable {
-    package var time: TimeChoice
-    /// Of a store in real time.
-    package var directory = ""
     package var blockBytes: Int
     /// Of a block of the model, which one of the store stands for in virtual time.
     package var modelBlockBytes: Double

@@ -1,6 +1,7 @@
 // Checking a configuration, and splitting its one memory limit. Every refusal names the option, the
 // value it has and the values it may have.
 
+import Heat
 import LogStore
 import Prefetch
 import SegmentFormat
@@ -80,8 +81,9 @@ extension Configuration {
         let unit = 2 << 20
         func mapped(_ bytes: Int) -> Int { (bytes + unit - 1) / unit * unit }
         let slabs = bytes / max(slabBytes, 1)
-        let tables = Prefetcher.memoryBytes(prefetching(.all, slabs: slabs), residents: slabs)
+        let tables = Prefetcher.memoryBytes(prefetching(.chain, slabs: slabs), residents: slabs)
         return mapped(bytes) + mapped(slabs * 192 + 8192) + slabs * 176 + (64 << 10) + tables
+            + AdaptivePolicy.memoryBytes(capacity: max(1, slabs))
     }
 
     /// The most slabs whose cost is at most `left`; bytes.

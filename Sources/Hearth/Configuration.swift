@@ -38,14 +38,6 @@ public struct Configuration: Sendable {
         case off
         /// Chains that the engine hinted. The default.
         case chain
-        /// What followed a block the last time.
-        case successor
-        /// Sessions that are expected back.
-        case session
-        /// Pages of the layers to come, hinted or guessed.
-        case layer
-        /// All of these.
-        case all
     }
 
     /// Which I/O driver runs the store.

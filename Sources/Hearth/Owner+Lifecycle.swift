@@ -221,10 +221,6 @@ extension Configuration.Prefetch {
         switch self {
         case .off: []
         case .chain: .chain
-        case .successor: .successor
-        case .session: .session
-        case .layer: [.layer, .pages]
-        case .all: .all
         }
     }
 }

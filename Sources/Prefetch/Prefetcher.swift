@@ -339,6 +339,7 @@ extension Prefetcher: AccessObserver {
 
     private func used(_ slot: Int32) {
         let mark = unused.unmark(slot, in: queue)
+        arena.setAwaited(ResidentSlot(slot), false)
         counts.change(mark.predictor) {
             $0.useful += 1
             $0.timely += 1
@@ -370,6 +371,7 @@ extension Prefetcher: AccessObserver {
             counts.change(block.predictor) { $0.useful += 1 }
             counts.lateness.record(late)
         case .hit:
+            arena.setAwaited(ResidentSlot(resident), true)
             unused.mark(
                 resident,
                 UnusedBlock(

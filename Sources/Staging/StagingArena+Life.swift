@@ -84,9 +84,15 @@ extension StagingArena {
     /// Touches a chain given head to tail, so that its head ends the most recent.
     package func touchChain(_ slots: UnsafeBufferPointer<Int32>) { policy.touchChain(slots) }
 
+    /// Says whether somebody is expected to read it soon; forgotten when it leaves.
+    package func setAwaited(_ slot: ResidentSlot, _ isAwaited: Bool) {
+        awaited[Int(slot.index)] = isAwaited
+    }
+
     /// Makes it the next victim, as for a block handed up to an engine that keeps it.
     package func demote(_ slot: ResidentSlot) {
         check(slot)
+        awaited[Int(slot.index)] = false
         policy.demoted(slot.index)
     }
 
@@ -177,6 +183,7 @@ extension StagingArena {
         } else {
             counts.residents -= 1
             count(bytes, state, -1)
+            awaited[Int(index)] = false
             policy.removed(index)
             observer?.residentLeft(index, table.key(index), departure)
         }

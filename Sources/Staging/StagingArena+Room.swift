@@ -51,6 +51,9 @@ extension StagingArena {
     @inline(__always)
     private func hasRoom(_ need: Int) -> Bool { slabs.freeCount >= need && freeSlotCount > 0 }
 
+    /// Awaited residents that are passed over for one reservation.
+    private static let longestSparing = 64
+
     private func makeRoom(_ need: Int) -> Bool {
         if hasRoom(need) { return true }
         if deferredCount > 0 {
@@ -60,10 +63,21 @@ extension StagingArena {
         guard slabs.freeCount + cleanSlabs >= need, freeSlotCount + cleanCount > 0,
             couldMakeRoom(need)
         else { return false }
-        var candidate = policy.victim(after: nil)
-        while let victim = candidate {
-            candidate = policy.victim(after: victim)
-            if evict(victim), hasRoom(need) { return true }
+        // What was brought early and is still awaited leaves after the others, unless it is in
+        // the way of so many looks that room for somebody who is there counts more.
+        var spared = 0
+        for sparing in [true, false] {
+            var candidate = policy.victim(after: nil)
+            while let victim = candidate {
+                candidate = policy.victim(after: victim)
+                if sparing, awaited[Int(victim)] {
+                    spared += 1
+                    if spared > Self.longestSparing { break }
+                    continue
+                }
+                if evict(victim), hasRoom(need) { return true }
+            }
+            if spared == 0 { break }
         }
         // Readers pinned what was counted on: the caller throttles, as for any full arena.
         return false

@@ -73,6 +73,8 @@ package final class StagingArena {
     var reservesForPrefetch = false
     /// Slots filled by a prefetch: direct gets join these.
     var prefetched: UnsafeMutablePointer<Bool>
+    /// By resident slot, whether somebody is expected to read it soon: others leave before.
+    var awaited: UnsafeMutablePointer<Bool>
 
     /// Makes an arena of `slabCount` slabs for at most `residentCapacity` blocks and registers it.
     /// The policy is new and this arena's alone.
@@ -116,6 +118,8 @@ package final class StagingArena {
         deferred = .allocate(capacity: residentCapacity)
         prefetched = .allocate(capacity: residentCapacity)
         prefetched.initialize(repeating: false, count: residentCapacity)
+        awaited = .allocate(capacity: residentCapacity)
+        awaited.initialize(repeating: false, count: residentCapacity)
         freeSlotCount = residentCapacity
         for index in 0..<residentCapacity {
             (slots + index).initialize(
@@ -140,6 +144,7 @@ package final class StagingArena {
         freeSlots.deallocate()
         deferred.deallocate()
         prefetched.deallocate()
+        awaited.deallocate()
     }
 
     /// For other threads: usable as long as it is held, even past the arena's end.

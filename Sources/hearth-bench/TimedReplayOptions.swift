@@ -7,12 +7,11 @@ import Glibc
 struct TimedReplayOptions: ParsableArguments {
     @Option(
         help: ArgumentHelp(
-            "Plays in time, before one server that prefills: real or virtual.", valueName: "whose"))
+            "Plays in time, before one server that prefills: virtual.", valueName: "whose"))
     var time: String?
     @Option(
         help: ArgumentHelp(
-            "Brought early: off, chain, successor, session, layer, all, oracle (chain).",
-            valueName: "what"))
+            "Brought early: off, chain, or oracle, the bound of all (chain).", valueName: "what"))
     var prefetch: String?
     @Option(help: ArgumentHelp("Requests come so many times as fast.", valueName: "x"))
     var speed: String?
@@ -32,7 +31,7 @@ struct TimedReplayOptions: ParsableArguments {
     @Option(
         name: .customLong("device-model"),
         help: ArgumentHelp(
-            "bw=7g,lat=80us,qd=64 and wbw= for writes, decimal; or fitted, in --directory.",
+            "bw=7g,lat=80us,qd=64 and wbw= for writes, decimal.",
             valueName: "parts"))
     var deviceModel: String?
     @Option(
@@ -41,13 +40,6 @@ struct TimedReplayOptions: ParsableArguments {
     var blockTokens: String?
     @Option(help: ArgumentHelp("Layers of the model (32).", valueName: "n"))
     var layers: String?
-    @Option(
-        help: ArgumentHelp(
-            "Decodes over pages: gen[:steps=n,overlap=x/y,...] or a file of picks.",
-            valueName: "what"))
-    var decode: String?
-    @Option(help: ArgumentHelp("Plots on one page.", valueName: "file.html"))
-    var report: String?
 
     /// By option name, as `TimedOptions` takes them.
     var given: [String: String?] {
@@ -55,7 +47,6 @@ struct TimedReplayOptions: ParsableArguments {
             "time": time, "prefetch": prefetch, "speed": speed, "prefill-rate": prefillRate,
             "model-bytes-per-token": modelBytesPerToken, "load": load,
             "device-model": deviceModel, "block-tokens": blockTokens, "layers": layers,
-            "decode": decode, "report": report,
         ]
     }
 }
@@ -70,12 +61,7 @@ enum TimedReplayCommand {
         }
         ReplayRun.catchInterrupts()
         do throws(BenchError) {
-            let device =
-                switch settings.timed.device {
-                case .model(let model): model
-                case .fitted: throw BenchError("fitted")
-                }
-            let run = try TimedRun(settings, device: device) { plan throws(BenchError) in
+            let run = try TimedRun(settings) { plan throws(BenchError) in
                 try VirtualStore(plan)
             }
             let bounds = try run.bounds()

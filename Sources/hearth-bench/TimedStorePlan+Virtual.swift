@@ -64,10 +64,6 @@ extension TimedStorePlan {
             switch prefetch {
             case .off, .oracle: []
             case .chain: .chain
-            case .successor: .successor
-            case .session: .session
-            case .layer: [.layer, .pages]
-            case .all: .all
             }
         made.bytesInFlight = 4 * blockBytes
         made.burstBytes = blockBytes

@@ -40,7 +40,6 @@ final class VirtualStore: TimedStore {
     private var wanted: [Int32] = []
     private var next = 0
     private var ended = 0
-    private var isStepwise = false
     private var outcomes: [ReplayOutcome] = []
     private var wrongBlocks: [Bool] = []
     private var failure: BenchError?
@@ -195,9 +194,9 @@ final class VirtualStore: TimedStore {
 
     var isLoaded: Bool { ended == wanted.count }
 
-    func load(_ blocks: ArraySlice<Int32>, oneByOne: Bool) throws(BenchError) {
+    func load(_ blocks: ArraySlice<Int32>) throws(BenchError) {
         wanted = Array(blocks)
-        (next, ended, isStepwise) = (0, 0, oneByOne)
+        (next, ended) = (0, 0)
         wrongBlocks = .init(repeating: false, count: wanted.count)
         // What is resident is settled before anything is loaded.
         outcomes = wanted.map { isResident(fingerprint($0)) ? .hitDRAM : .hitSSD }
@@ -205,7 +204,7 @@ final class VirtualStore: TimedStore {
     }
 
     private func loadMore() throws(BenchError) {
-        while next < wanted.count, !(isStepwise && next > ended), let place = freeGets.popLast() {
+        while next < wanted.count, let place = freeGets.popLast() {
             let block = wanted[next]
             places[place] = next
             keys.set(place, UInt64(block), Self.keyNamespace)
@@ -313,7 +312,8 @@ final class VirtualStore: TimedStore {
 
     func close() throws(BenchError) {
         store.beginClose()
-        for _ in 0..<10_000_000 where !store.isIdle || driver.inFlight > 0 {
+        for _ in 0..<10_000_000 {
+            if store.isIdle && driver.inFlight == 0 { break }
             if !store.pump() { driver.wait(until: clock.monotonic + 1_000_000_000) }
         }
         store.shutdown()
