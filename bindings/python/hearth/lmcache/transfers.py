@@ -69,6 +69,9 @@ class Transfers:
         self._batches: dict[int, tuple] = {}
         self._done: list[Task] = []
         self._closed = False
+        # Whether the descriptor was made readable since tasks were last collected: each write lets
+        # another thread in between, which would take the tasks of a burst one by one.
+        self._signalled = False
         self.descriptor: int = self._queue.fileno()
         self.retried = 0
         self.replaced = 0
@@ -83,7 +86,9 @@ class Transfers:
             self._signal()
 
     def _signal(self) -> None:
-        if not self._closed:  # the descriptor is the queue's, and may be another's by now
+        # The descriptor is the queue's, and may be another's by the time this is closed.
+        if not self._closed and not self._signalled:
+            self._signalled = True
             os.eventfd_write(self.descriptor, 1)
 
     def start(self, task: Task, parts: Sequence[tuple]) -> None:
@@ -122,6 +127,7 @@ class Transfers:
     def collect(self) -> list[Task]:
         """The tasks that have ended since the last call."""
         with self._mutex:
+            self._signalled = False
             if not self._closed:
                 for batch, results in self._queue.drain():
                     self._batch_ended(self._batches.pop(batch), results)
