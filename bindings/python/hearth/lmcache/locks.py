@@ -1,13 +1,13 @@
 """LMCache's locks on blocks: a count for each key, and a pin in Hearth while it is above zero.
 
-A lookup is answered from memory and may not wait, so the count is taken at once and the pins follow
-from a thread of this table, many in one batch, some milliseconds later. Until then an eviction can
-take the block; the load then misses, which LMCache is told for that key. A lock that has gone by
-then never costs a pin. Pins have a time
-limit in the store, so that a dead process holds nothing, and are renewed while the lock is held. A
-lock that is held for longer than `limit` seconds has been forgotten by its holder: its pin is let
-go and counted; `hold` is for what is never let go. Where pins would hold more than the store grants
-(a quarter of its capacity) a block stays unpinned, and that is counted, too.
+A lookup is answered from memory and may not wait: a lock is only noted there, and counted when
+somebody needs the counts. The pins follow from a thread of this table, many in one batch, some
+milliseconds after a burst. Until then an eviction can take the block; the load then misses, which
+LMCache is told for that key. A lock that has gone by then never costs a pin. Pins have a time limit
+in the store, so that a dead process holds nothing, and are renewed while the lock is held. A lock
+that is held for longer than `limit` seconds has been forgotten by its holder: its pin is let go and
+counted; `hold` is for what is never let go. Where pins would hold more than the store grants (a
+quarter of its capacity) a block stays unpinned, and that is counted, too.
 
 One thread pins and unpins, so what Hearth has always becomes what the counts say.
 """
@@ -19,8 +19,10 @@ import time
 
 logger = logging.getLogger(__name__)
 
-# Lookups come in bursts: the pins of one go in one batch, and do not contend with the lookups.
+# Lookups come in bursts: the pins of one go in one batch, when it is over or has lasted for long, and
+# do not contend with the lookups.
 _GATHER_SECONDS = 0.01
+_LONGEST_GATHER_SECONDS = 0.05
 
 
 class LockTable:
@@ -31,6 +33,8 @@ class LockTable:
         self._limit = limit
         self._limit_is_normal = limit_is_normal
         self._mutex = threading.Lock()
+        # Locks and unlocks not counted yet, in order: (1 or -1, namespace, keys, when).
+        self._noted: list[tuple] = []
         self._counts: dict[tuple, int] = {}
         self._since: dict[tuple, float] = {}
         self._changed: set[tuple] = set()
@@ -52,7 +56,9 @@ class LockTable:
     @property
     def held(self) -> int:
         """Blocks locked now."""
-        return len(self._counts) - len(self._kept)
+        with self._mutex:
+            self._count()
+            return len(self._counts) - len(self._kept)
 
     def pinned(self) -> int:
         """Blocks pinned in the store now."""
@@ -60,28 +66,57 @@ class LockTable:
 
     def lock(self, space, keys: list[bytes]) -> list[bytes]:
         """One more lock on each of the keys; returns those that it took: not what is being
-        deleted."""
-        now = time.monotonic()
+        deleted. Keeps the list."""
         with self._mutex:
             if self._deleting:
                 keys = [key for key in keys if (space, key) not in self._deleting]
             if not keys:
                 return keys
+            self._noted.append((1, space, keys, time.monotonic()))
+        self._stir()
+        return keys
+
+    def release(self, space, keys: list[bytes]) -> None:
+        """One lock less on each of the keys that has one. Keeps the list."""
+        with self._mutex:
+            self._noted.append((-1, space, keys, 0.0))
+        self._stir()
+
+    def _stir(self) -> None:
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def _count(self) -> list[bytes]:
+        """Counts what was noted, the mutex held. Returns the keys of the last that had no lock."""
+        noted, self._noted = self._noted, []
+        counts, since = self._counts, self._since
+        without: list[bytes] = []
+        for change, space, keys, when in noted:
+            without = []
             for key in keys:
                 place = (space, key)
-                count = self._counts.get(place, 0)
-                self._counts[place] = count + 1
-                if count == 0:
+                count = counts.get(place, 0)
+                if change > 0:
+                    counts[place] = count + 1
+                    if count == 0:
+                        self._changed.add(place)
+                        since[place] = when
+                    elif since[place] != math.inf:
+                        since[place] = when
+                elif count > 1:
+                    counts[place] = count - 1
+                elif count == 1:
+                    del counts[place]
+                    since.pop(place, None)
                     self._changed.add(place)
-                    self._since[place] = now
-                elif self._since[place] != math.inf:
-                    self._since[place] = now
-        self._wake.set()
-        return keys
+                else:
+                    without.append(key)
+        return without
 
     def hold(self, space, keys: list[bytes]) -> None:
         """Keeps the keys pinned until the table is closed."""
         with self._mutex:
+            self._count()
             for key in keys:
                 place = (space, key)
                 self._counts[place] = self._counts.get(place, 0) + 1
@@ -92,25 +127,16 @@ class LockTable:
 
     def unlock(self, space, keys: list[bytes]) -> list[bytes]:
         """One lock less; returns the keys that have none here."""
-        without = []
         with self._mutex:
-            for key in keys:
-                place = (space, key)
-                count = self._counts.get(place, 0)
-                if count > 1:
-                    self._counts[place] = count - 1
-                elif count == 1:
-                    del self._counts[place]
-                    self._since.pop(place, None)
-                    self._changed.add(place)
-                else:
-                    without.append(key)
-        self._wake.set()
+            self._noted.append((-1, space, keys, 0.0))
+            without = self._count()
+        self._stir()
         return without
 
     def begin_delete(self, space, keys: list[bytes]) -> list[bytes]:
         """Of these keys, those that are not locked; they cannot be until `end_delete`."""
         with self._mutex:
+            self._count()
             free = [key for key in keys if (space, key) not in self._counts]
             self._deleting.update((space, key) for key in free)
         return free
@@ -130,10 +156,9 @@ class LockTable:
         renew_at = time.monotonic() + period
         while True:
             self._wake.wait(max(0.0, renew_at - time.monotonic()))
-            self._wake.clear()  # before looking, so that no wake is lost
             if self._closed:
                 return
-            time.sleep(_GATHER_SECONDS)
+            self._gather()
             try:
                 self._settle()
                 if time.monotonic() >= renew_at:
@@ -145,8 +170,18 @@ class LockTable:
             if time.monotonic() >= renew_at:
                 renew_at = time.monotonic() + period
 
+    def _gather(self) -> None:
+        """Waits for the end of a burst. The wake is cleared before looking, so none is lost."""
+        latest = time.monotonic() + _LONGEST_GATHER_SECONDS
+        while True:
+            self._wake.clear()
+            time.sleep(_GATHER_SECONDS)
+            if self._closed or not self._wake.is_set() or time.monotonic() >= latest:
+                return
+
     def _settle(self) -> None:
         with self._mutex:
+            self._count()
             changed, self._changed = self._changed, set()
             wanted = {place for place in changed if place in self._counts}
         self._unpin((changed - wanted) & self._pinned)
@@ -155,6 +190,7 @@ class LockTable:
     def _renew(self) -> None:
         oldest = time.monotonic() - self._limit
         with self._mutex:
+            self._count()
             late = [place for place, since in self._since.items() if since < oldest]
             for place in late:
                 del self._counts[place]

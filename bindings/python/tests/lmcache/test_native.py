@@ -105,6 +105,28 @@ def test_the_client_alone(tmp_path):
         client.submit_batch_exists([good])
 
 
+def test_keys_that_begin_alike(machine):
+    """What a batch of keys with one beginning is taken apart by makes the same of them."""
+    client = machine.open("native_plugin").adapter._client
+    plain = [_object_key_to_string(make_key(number)) for number in range(8)]
+    start = plain[0][:plain[0].rindex("@") + 1]
+    odd = [plain[0] + "@salt", start + "00" * 480, start + "00" * 5000, start, start + "0g",
+           _object_key_to_string(make_key(3, rank=77)), "other" + plain[1]]
+    for text in (plain, *([one, *plain] for one in odd), *([*plain, one] for one in odd)):
+        task = hearth.lmcache.native.Task(1, "lookup", text, (), None)
+        told = {place: (space, encoded) for space, keys, places in client._grouped(task)
+                for encoded, place in zip(keys, places)}
+        for place, one in enumerate(text):
+            try:
+                family, encoded = hearth_keys.encode_text(one)
+            except ValueError:
+                assert place not in told
+                continue
+            space = client._blocks.space((*family, hearth.lmcache.native.NATIVE))
+            assert told[place] == (space, encoded)
+    assert client._alike(plain) is not None and len(client._heads) >= 2
+
+
 def test_locks_end_with_the_load_or_their_time(machine):
     driver = machine.open("native_plugin", lock_seconds=1, lock_limit_seconds=1)
     keys = driver.fill(6)
