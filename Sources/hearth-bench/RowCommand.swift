@@ -51,6 +51,9 @@ enum RowCommand {
             Row(
                 name: "replace", options: ReplaceRow.options,
                 run: attempt(ReplaceRow.plan, ReplaceRow.measure)),
+            Row(
+                name: "compact", options: CompactRow.options,
+                run: attempt(CompactRow.plan, CompactRow.measure)),
             Row(name: "abi", options: ABIRow.options, run: attempt(ABIRow.plan, ABIRow.measure)),
             Row(
                 name: "abi-batch", options: ABIBatchRow.options,
