@@ -60,8 +60,9 @@ let package = Package(
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "HearthABI", "CHearth", "Tiering", "Prefetch", "Heat", "Staging",
-                "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk", "BenchKit", "CMeasure",
+                "Hearth", "HearthABI", "CHearth", "StoreTools", "Tiering", "Prefetch", "Heat",
+                "Staging", "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk", "BenchKit",
+                "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
         .target(name: "CMeasure"),
@@ -72,8 +73,8 @@ let package = Package(
         .executableTarget(
             name: "hearth-torture",
             dependencies: [
-                "Hearth", "Tiering", "Prefetch", "Heat", "Staging", "LogStore", "SimulatedDisk",
-                "BlockIO", "SegmentFormat",
+                "HearthABI", "CHearth", "Hearth", "StoreTools", "Tiering", "Prefetch", "Heat",
+                "Staging", "LogStore", "SimulatedDisk", "BlockIO", "SegmentFormat",
             ],
             path: "Tests/Torture", swiftSettings: strict),
         .testTarget(
