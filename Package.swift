@@ -90,6 +90,8 @@ let package = Package(
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(name: "HeatTests", dependencies: ["Heat", "Staging"], swiftSettings: strict),
         .testTarget(
+            name: "PrefetchTests", dependencies: ["Prefetch", "LogStore"], swiftSettings: strict),
+        .testTarget(
             name: "TieringTests",
             dependencies: ["Tiering", "Prefetch", "Heat", "Staging", "LogStore", "SimulatedDisk"],
             swiftSettings: strict),

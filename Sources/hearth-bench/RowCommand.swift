@@ -46,6 +46,9 @@ enum RowCommand {
                 name: "allocations", options: AllocationsRow.options,
                 run: attempt(AllocationsRow.plan, AllocationsRow.measure)),
             Row(
+                name: "events", options: EventsRow.options,
+                run: attempt(EventsRow.plan, EventsRow.measure)),
+            Row(
                 name: "churn", options: ChurnRow.options,
                 run: attempt(ChurnRow.plan, ChurnRow.measure)),
             Row(

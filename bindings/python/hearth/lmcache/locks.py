@@ -18,8 +18,8 @@ import time
 
 logger = logging.getLogger(__name__)
 
-# Lookups come in bursts: the pins of one go in one batch, when it is over or has lasted for long, and
-# do not contend with the lookups.
+# Lookups come in bursts: the pins of one go in one batch, when it is over or has lasted for long,
+# and do not contend with the lookups.
 _GATHER_SECONDS = 0.01
 _LONGEST_GATHER_SECONDS = 0.05
 
