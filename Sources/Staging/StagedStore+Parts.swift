@@ -73,7 +73,8 @@ extension StagedStore {
     /// Serves a get from the part that is there, or joins its reading. False: there is none.
     func takePart(_ index: Int32) -> Bool {
         let slot = operations.slots + Int(index)
-        guard let arena, asksForPart(slot.pointee.message), slot.pointee.message.mode != .lease
+        guard let arena, configuration.keepsParts, asksForPart(slot.pointee.message),
+            slot.pointee.message.mode != .lease
         else { return false }
         guard let found = arena.find(ownFingerprint(index).stagingKey) else { return false }
         if found.state == .filling {

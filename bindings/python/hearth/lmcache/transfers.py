@@ -69,9 +69,6 @@ class Transfers:
         self._batches: dict[int, tuple] = {}
         self._done: list[Task] = []
         self._closed = False
-        # Whether the descriptor was made readable since tasks were last collected: each write lets
-        # another thread in between, which would take the tasks of a burst one by one.
-        self._signalled = False
         self.descriptor: int = self._queue.fileno()
         self.retried = 0
         self.replaced = 0
@@ -86,9 +83,7 @@ class Transfers:
             self._signal()
 
     def _signal(self) -> None:
-        # The descriptor is the queue's, and may be another's by the time this is closed.
-        if not self._closed and not self._signalled:
-            self._signalled = True
+        if not self._closed:  # the descriptor is the queue's, and may be another's by now
             os.eventfd_write(self.descriptor, 1)
 
     def start(self, task: Task, parts: Sequence[tuple]) -> None:
@@ -127,7 +122,6 @@ class Transfers:
     def collect(self) -> list[Task]:
         """The tasks that have ended since the last call."""
         with self._mutex:
-            self._signalled = False
             if not self._closed:
                 for batch, results in self._queue.drain():
                     self._batch_ended(self._batches.pop(batch), results)
@@ -184,10 +178,13 @@ class Transfers:
             self._part_ended(task)
 
     def finish(self, task: Task) -> None:
-        """Lets a task come out that needed no transfer."""
+        """Lets a task come out that needed no transfer; to whoever collects each time that the
+        descriptor has become readable. A burst of them signals once: each write lets another thread
+        in between, which would take them one by one."""
         with self._mutex:
             self._done.append(task)
-            self._signal()
+            if len(self._done) == 1:
+                self._signal()
 
     def close(self) -> None:
         """Gives up what is under way, and waits until its memory is free."""

@@ -93,6 +93,12 @@ def test_the_client_alone(tmp_path):
         assert loaded == [True] + [False] * len(bad) and room == data and not ok and error
         ok, error, stored = completion(client.submit_batch_set([bad[0]], [memoryview(data)]))
         assert not ok and stored == [False]
+        # A burst makes the descriptor readable once, and the next lookup does again.
+        for count in (5, 1):
+            futures = {client.submit_batch_exists([good]) for _ in range(count)}
+            assert poller.poll(20_000), "no event came"
+            assert {ended[0] for ended in client.drain_completions()} == futures
+            assert not poller.poll(0)
         assert completion(client.submit_batch_delete([good])) == (True, "", [True])
         assert completion(client.submit_batch_exists([good])) == (True, "", [False])
         assert not poller.poll(0) and client.drain_completions() == []
