@@ -558,6 +558,11 @@ extension LogStore {
             }
             flushFound(id, isCovered: recovery.covered.contains(id))
         }
+        // The oldest generation goes first: a clean segment that is passed over now would be the
+        // oldest when it has been written.
+        for device in reclaimers.indices {
+            reclaimers[device].clean.sort { segments[$0].generation < segments[$1].generation }
+        }
         if !flush.isFirst {
             flush.durableVersion = nextVersion
             forgetContested()

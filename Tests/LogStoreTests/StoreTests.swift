@@ -120,6 +120,33 @@ import Testing
         #expect(world.get("key-1199", space, length: length).0.status == .hit)
     }
 
+    /// Clean segments are taken in the order in which they were made, after a restart as well: the
+    /// oldest goes by its generation, so what is written into one left behind would go at once.
+    @Test func evictsOldestOverRestarts() throws {
+        var configuration = World.configuration(segments: 12, staging: 0)
+        configuration.log.cleanSegments = 3
+        let world = try World(configuration)
+        let space = world.namespace()
+        let length = 60_000
+        var written = 0
+        var evicted: UInt64 = 0
+        for session in 0..<24 {
+            for _ in 0..<40 + session {
+                #expect(
+                    world.put("key-\(written)", space, revision: 0, length: length) == .stored)
+                written += 1
+            }
+            let gone = (max(0, written - 60)..<written).filter {
+                world.entry("key-\($0)", space) == nil
+            }
+            #expect(gone.isEmpty, "session \(session): of the newest 60 \(gone.count) are gone")
+            evicted += world.store.log.statistics.evictedBlocks
+            if session % 2 == 0 { world.close() } else { world.kill() }
+            try world.open()
+        }
+        #expect(evicted > 100)
+    }
+
     @Test func refusesInStoreMode() throws {
         let world = try World(World.configuration(segments: 8, mode: .store, staging: 0))
         let space = world.namespace()
