@@ -149,6 +149,9 @@ class Queue:
     """Batches under way: submit them, and drain what has ended. For engines with their own loop."""
     def fileno(self) -> int:
         """Readable while finished batches wait."""
+    def wake(self) -> None:
+        """Makes the descriptor readable, for a loop that waits on it for other things, too. Never
+        waits, nor lets other threads of this interpreter run."""
     def submit_get(
         self, space: Namespace, keys: Sequence[bytes], buffers: Sequence[Buffer], **how: Any
     ) -> int:

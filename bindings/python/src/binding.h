@@ -193,6 +193,11 @@ void *batch_reserve(Batch *batch, uint64_t bytes, uint64_t alignment);
 /* Rows of any integer array or sequence, as int64_t[count]; to be freed with PyMem_Free. */
 int64_t *rows_take(PyObject *rows, uint32_t count);
 
+/* --- Keys of LMCache (lmcache.c) --- */
+
+/* (model, world size, Hearth keys) of keys as text that are all of one; None otherwise. */
+PyObject *lmcache_keys(PyObject *module, PyObject *keys);
+
 /* --- Objects --- */
 
 int store_prepare(PyObject *module);

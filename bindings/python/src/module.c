@@ -13,6 +13,7 @@ static PyMethodDef functions[] = {
     {"_open", (PyCFunction)(void (*)(void))store_open, METH_FASTCALL,
      "_open(endpoint, options, /)\n--\n\n"},
     {"_close_all", store_close_all, METH_NOARGS, "_close_all()\n--\n\n"},
+    {"_lmcache_keys", lmcache_keys, METH_O, "_lmcache_keys(keys, /)\n--\n\n"},
     {NULL, NULL, 0, NULL},
 };
 

@@ -172,16 +172,21 @@ static int collect(QueueObject *queue)
     return 0;
 }
 
-/* Before a call leaves ended batches behind: makes the descriptor readable, since the poll that
- * took their completions has cleared it. */
-static void tell_again(const QueueObject *queue)
+/* Makes the descriptor readable, where it is still the queue's. */
+static void make_readable(const QueueObject *queue)
 {
     /* A queue that closes has closed its descriptor, whose number may be another file's by now. */
-    bool is_open = queue->state == STORE_OPEN && queue->store->state == STORE_OPEN;
-    if (!queue->ready.first || !is_open) return;
+    if (queue->state != STORE_OPEN || queue->store->state != STORE_OPEN) return;
     uint64_t one = 1;
     ssize_t written = write(queue->descriptor, &one, sizeof one);
     (void)written; /* refused only when the count is full, and then it is readable */
+}
+
+/* Before a call leaves ended batches behind: the poll that took their completions has cleared the
+ * descriptor. */
+static void tell_again(const QueueObject *queue)
+{
+    if (queue->ready.first) make_readable(queue);
 }
 
 /* The batches that have ended, as a list. Without memory for all of them the list ends early. */
@@ -507,6 +512,17 @@ static PyObject *fileno_(PyObject *self, PyObject *unused)
     return queue_check(queue) < 0 ? NULL : PyLong_FromLong(queue->descriptor);
 }
 
+/* With the GIL held, as it never waits: who waits for the descriptor runs when this thread lets go
+ * by itself, and finds all that it has done by then, instead of being let in at each write. */
+static PyObject *wake(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    QueueObject *queue = (QueueObject *)self;
+    if (queue_check(queue) < 0) return NULL;
+    make_readable(queue);
+    Py_RETURN_NONE;
+}
+
 static PyObject *close_(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -527,6 +543,8 @@ static PyObject *pending(PyObject *self, void *unused)
 static PyMethodDef methods[] = {
     {"fileno", fileno_, METH_NOARGS,
      "fileno($self)\n--\n\nA descriptor that is readable while finished batches wait."},
+    {"wake", wake, METH_NOARGS,
+     "wake($self)\n--\n\nMakes the descriptor readable. Lets no other thread run."},
     {"submit_get", FUNCTION(submit_get), KEYWORDS,
      "submit_get($self, space, keys, buffers, **how)\n--\n\nA batch of gets; its number."},
     {"submit_put", FUNCTION(submit_put), KEYWORDS,

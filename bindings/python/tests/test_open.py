@@ -108,7 +108,7 @@ def test_use_after_close(tmp_path):
         lambda: space.put([b"k"], [b"v"]), lambda: space.delete([b"k"]),
         lambda: space.touch([b"k"]), lambda: space.pin([b"k"], 1), lambda: space.unpin([b"k"]),
         lambda: space.read(b"k"), lambda: list(space.list()), space.purge,
-        queue.fileno, queue.drain, queue.wait, lambda: queue.cancel(0),
+        queue.fileno, queue.wake, queue.drain, queue.wait, lambda: queue.cancel(0),
         lambda: queue.submit_get(space, [b"k"], [bytearray(1)]),
         lambda: queue.submit_put(space, [b"k"], [b"v"]),
         lambda: queue.submit_delete(space, [b"k"]),

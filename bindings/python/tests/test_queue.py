@@ -98,6 +98,17 @@ def test_descriptor(queue, space):
     assert select.select([descriptor], [], [], 0)[0] == []
 
 
+def test_wake(queue, space):
+    """It is readable once, however often woken, and what has ended is drained as ever."""
+    for _ in range(3):
+        queue.wake()
+    assert select.select([queue.fileno()], [], [], 0)[0]
+    assert queue.drain() == [] and select.select([queue.fileno()], [], [], 0)[0] == []
+    queue.submit_put(space.ns, [b"k"], [b"v"])
+    queue.wake()
+    assert [one.status for _, results in queue.wait(30) for one in results] == ["stored"]
+
+
 def test_empty_batches_end_like_others(queue, space):
     numbers = [queue.submit_get(space.ns, [], []), queue.submit_put(space.ns, [], []),
                queue.submit_delete(space.ns, [])]

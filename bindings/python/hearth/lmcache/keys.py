@@ -21,12 +21,14 @@ The encoding is fixed (big-endian) and can be undone; both kinds of plug-in use 
 """
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from .._hearth import _lmcache_keys
 
 FORM = 1
 KEY_LIMIT = 512
 _HEAD = struct.Struct(">BQIH")
-HEAD_BYTES = _HEAD.size  # of a key without a salt, before its hash
 _NO_SALT = b""
 
 Fields = tuple[tuple[str, str], ...]
@@ -95,20 +97,16 @@ def parse(text: str) -> Parts:
 
 
 def encode_text(text: str) -> tuple[Family, bytes]:
-    """The family and the Hearth key of a native connector's key; `parse`, `family` and `encode` in
-    one, since a lookup of many keys is made of little else."""
-    parts = text.split("@")
-    if len(parts) == 4:
-        try:
-            rank = int(parts[1], 16)
-            data = bytes.fromhex(parts[3])
-            if data and len(data) <= KEY_LIMIT - _HEAD.size:
-                head = _HEAD.pack(FORM, rank, int(parts[2], 16), 0)
-                return (parts[0], (rank >> 24) & 0xFF), head + data
-        except (ValueError, struct.error):
-            pass  # told below, with its reason
+    """The family and the Hearth key of a native connector's key."""
     key = parse(text)
     return family(key), encode(key)
+
+
+def encode_texts(texts: Sequence[str]) -> tuple[Family, list[bytes]] | None:
+    """The same of many keys of one family, by the extension; None where they are not, or where one
+    needs `encode_text`, which may know it or tell what is wrong."""
+    found = _lmcache_keys(texts)
+    return None if found is None else (found[:2], found[2])
 
 
 def family(key) -> Family:

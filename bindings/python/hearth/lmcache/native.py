@@ -11,21 +11,17 @@ and for `lock_seconds` at most.
 """
 
 import logging
-import os
 import threading
 
 import hearth
 
 from .blocks import BlockStore
-from .keys import HEAD_BYTES, KEY_LIMIT, encode_text
+from .keys import encode_text, encode_texts
 from .layouts import NATIVE
 from .parameters import ConfigurationError, Parameters
 from .transfers import DELETE, GET, LOOKUP, PUT, Task, Transfers
 
 logger = logging.getLogger(__name__)
-
-# Ranks and groups of a process whose keys' beginnings are kept.
-HEADS = 1024
 
 
 class HearthNativeClient:
@@ -45,8 +41,6 @@ class HearthNativeClient:
             self._blocks.close()
             raise
         self._mutex = threading.Lock()
-        # What the text of a key says before its hash: the namespace, and how the key begins there.
-        self._heads: dict[str, tuple] = {}
         self._next = 0
         self._closed = False
         self._blocks.wait_recovered()
@@ -86,10 +80,6 @@ class HearthNativeClient:
 
     def drain_completions(self) -> list:
         """What has ended, as (future, ok, error, a result for each key). Clears the descriptor."""
-        try:
-            os.eventfd_read(self._transfers.descriptor)
-        except BlockingIOError:
-            pass
         return [self._completion(task) for task in self._transfers.collect()]
 
     def close(self) -> None:
@@ -145,9 +135,10 @@ class HearthNativeClient:
 
     def _grouped(self, task: Task) -> list:
         """Keys by namespace: (namespace, encoded keys, their places among the task's)."""
-        alike = self._alike(task.keys)
+        alike = encode_texts(task.keys)
         if alike is not None:
-            return [(*alike, range(len(task.keys)))]
+            name, keys = alike
+            return [(self._blocks.space((*name, NATIVE)), keys, range(len(keys)))]
         groups: dict = {}
         refused: dict[str, int] = {}
         for place, text in enumerate(task.keys):
@@ -155,7 +146,6 @@ class HearthNativeClient:
                 name, encoded = encode_text(text)
                 if name not in groups:
                     groups[name] = (self._blocks.space((*name, NATIVE)), [], [])
-                self._know(text, groups[name][0], encoded)
             except (hearth.Error, ValueError) as error:
                 task.error = str(error)
                 refused[task.error] = refused.get(task.error, 0) + 1
@@ -166,30 +156,3 @@ class HearthNativeClient:
         for reason, count in refused.items():
             logger.error("Hearth: %d keys were refused: %s", count, reason)
         return list(groups.values())
-
-    def _know(self, text: str, space, encoded: bytes) -> None:
-        """Keeps what all keys of a rank and group without a salt begin with."""
-        if text.count("@") == 3:
-            if len(self._heads) >= HEADS:
-                self._heads.clear()
-            self._heads[text[:text.rindex("@") + 1]] = (space, encoded[:HEAD_BYTES])
-
-    def _alike(self, keys) -> tuple | None:
-        """Namespace and encoded keys of a batch whose keys differ in their hashes alone, as most
-        do; None where one does not, or is not known yet."""
-        if not keys:
-            return None
-        start = keys[0][:keys[0].rfind("@") + 1]
-        known = self._heads.get(start)
-        if known is None:
-            return None
-        space, head = known
-        length, fromhex = len(start), bytes.fromhex
-        try:
-            encoded = [head + fromhex(text[length:]) for text in keys if text.startswith(start)]
-        except ValueError:
-            return None  # a salt, or no hash; told with its reason
-        sizes = list(map(len, encoded))
-        if len(sizes) < len(keys) or min(sizes) == len(head) or max(sizes) > KEY_LIMIT:
-            return None
-        return space, encoded

@@ -7,7 +7,6 @@ another length under its key replaces it, for that block's layout is not the eng
 """
 
 import logging
-import os
 import threading
 from collections.abc import Sequence
 
@@ -84,7 +83,7 @@ class Transfers:
 
     def _signal(self) -> None:
         if not self._closed:  # the descriptor is the queue's, and may be another's by now
-            os.eventfd_write(self.descriptor, 1)
+            self._queue.wake()
 
     def start(self, task: Task, parts: Sequence[tuple]) -> None:
         """Submits a task as (namespace, keys, buffers, places); never waits for I/O. What cannot be
@@ -179,8 +178,7 @@ class Transfers:
 
     def finish(self, task: Task) -> None:
         """Lets a task come out that needed no transfer; to whoever collects each time that the
-        descriptor has become readable. A burst of them signals once: each write lets another thread
-        in between, which would take them one by one."""
+        descriptor has become readable. A burst of them signals once."""
         with self._mutex:
             self._done.append(task)
             if len(self._done) == 1:

@@ -111,14 +111,24 @@ def test_the_client_alone(tmp_path):
         client.submit_batch_exists([good])
 
 
-def test_keys_that_begin_alike(machine):
-    """What a batch of keys with one beginning is taken apart by makes the same of them."""
+def test_keys_at_once_and_one_by_one(machine):
+    """A batch taken apart by the extension gives the same keys, and leaves alone what is odd."""
     client = machine.open("native_plugin").adapter._client
-    plain = [_object_key_to_string(make_key(number)) for number in range(8)]
+    plain = [_object_key_to_string(make_key(number, rank=number, salt="s \u00e4" * (number % 3)))
+             for number in range(8)]
     start = plain[0][:plain[0].rindex("@") + 1]
-    odd = [plain[0] + "@salt", start + "00" * 480, start + "00" * 5000, start, start + "0g",
-           _object_key_to_string(make_key(3, rank=77)), "other" + plain[1]]
-    for text in (plain, *([one, *plain] for one in odd), *([*plain, one] for one in odd)):
+    longest = start + "ab" * (hearth_keys.KEY_LIMIT - len(hearth_keys.encode_text(start + "00")[1])
+                              + 1)
+    taken = [start + "00" * 480, start + "aBCd", plain[0] + "@salt", longest,
+             "m@ffffffffffffffff@ffffffff@00", "m@0@0@00@\u00e4"]
+    odd = [start + "00" * 5000, longest + "00", start, start + "0g", start + "000", plain[0] + "@",
+           "m@0@0", "m", "", "m@10000000000000000@0@00", "m@0@100000000@00", "m@-1@0@00",
+           "m@0x1@0@00", "m@ 1@0@00", "m@1_0@0@00", "m@@0@00", "m@0@@00", "m@0@0@00@a@b",
+           "m@0@0@0 0", "m@0@0@00@\ud800"]
+    others = [_object_key_to_string(make_key(3, rank=77 << 24)), "other" + plain[1]]
+    for text in ([], plain, *([one] for one in taken + odd + others),
+                 *([one, *plain] for one in odd + others),
+                 *([*plain, one] for one in odd + others)):
         task = hearth.lmcache.native.Task(1, "lookup", text, (), None)
         told = {place: (space, encoded) for space, keys, places in client._grouped(task)
                 for encoded, place in zip(keys, places)}
@@ -130,7 +140,16 @@ def test_keys_that_begin_alike(machine):
                 continue
             space = client._blocks.space((*family, hearth.lmcache.native.NATIVE))
             assert told[place] == (space, encoded)
-    assert client._alike(plain) is not None and len(client._heads) >= 2
+    assert hearth_keys.encode_texts(plain) is not None
+    for one in taken:
+        assert hearth_keys.encode_texts([one]) == (
+            hearth_keys.encode_text(one)[0], [hearth_keys.encode_text(one)[1]])
+    for one in others:
+        assert hearth_keys.encode_texts([*plain, one]) is None
+    for wrong in ("m@0@0@00", 7, None):
+        with pytest.raises(TypeError):
+            hearth_keys.encode_texts(wrong)
+    assert hearth_keys.encode_texts([b"m@0@0@00"]) is None
 
 
 def test_locks_end_with_the_load_or_their_time(machine):
