@@ -69,7 +69,7 @@ extension StagedStore {
             shardCount: UInt16(entry.shardCount - 1),
             aligned: log.namespaces.aligned(entry.namespaceSlot), checksum: entry.checksum,
             expiry: entry.expiry, namespaceSlot: entry.namespaceSlot)
-        switch arena.reserve(key, info: info, forPrefetch: true) {
+        switch reserve(key, info, in: arena, forPrefetch: true) {
         case .slot(let resident): fillPrefetch(index, entry, resident, bytes: rounded)
         case .filling(let resident):
             endPrefetch(index, .alreadyPresent, resident: resident.index)

@@ -75,6 +75,12 @@ package final class StagingArena {
     var prefetched: UnsafeMutablePointer<Bool>
     /// By resident slot, whether somebody is expected to read it soon: others leave before.
     var awaited: UnsafeMutablePointer<Bool>
+    /// By resident slot, whether it is the only copy although it may leave.
+    var unwritten: UnsafeMutablePointer<Bool>
+    /// Versions of such residents that were evicted and not told of yet; a reservation evicts no
+    /// more than there are slots.
+    let lost: UnsafeMutablePointer<UInt64>
+    var lostCount = 0
 
     /// Makes an arena of `slabCount` slabs for at most `residentCapacity` blocks and registers it.
     /// The policy is new and this arena's alone.
@@ -120,6 +126,9 @@ package final class StagingArena {
         prefetched.initialize(repeating: false, count: residentCapacity)
         awaited = .allocate(capacity: residentCapacity)
         awaited.initialize(repeating: false, count: residentCapacity)
+        unwritten = .allocate(capacity: residentCapacity)
+        unwritten.initialize(repeating: false, count: residentCapacity)
+        lost = .allocate(capacity: residentCapacity)
         freeSlotCount = residentCapacity
         for index in 0..<residentCapacity {
             (slots + index).initialize(
@@ -145,6 +154,8 @@ package final class StagingArena {
         deferred.deallocate()
         prefetched.deallocate()
         awaited.deallocate()
+        unwritten.deallocate()
+        lost.deallocate()
     }
 
     /// For other threads: usable as long as it is held, even past the arena's end.
@@ -159,7 +170,7 @@ package final class StagingArena {
     /// Bytes of memory that the arena can come to use: mappings and the owner's own tables.
     package var memoryBytes: Int {
         let perSlot =
-            MemoryLayout<Slot>.stride + Self.inlinePieces * MemoryLayout<Piece>.stride + 8
+            MemoryLayout<Slot>.stride + Self.inlinePieces * MemoryLayout<Piece>.stride + 17
         return arenaMapping.length + tableMapping.length + residentCapacity * perSlot
             + 2 * slabCount * MemoryLayout<Piece>.stride + slabs.bytes + piecePool.bytes
             + policy.memoryBytes
