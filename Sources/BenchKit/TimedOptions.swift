@@ -25,6 +25,7 @@ package struct TimedOptions: Equatable, Sendable {
     /// nil: told by the trace's fullest request.
     package var blockTokens: Int?
     package var layers = 32
+    package var claim = ClaimChoice.profitable
     package init() {}
 
     /// Whether anything was asked for that only a replay in time does.
@@ -32,7 +33,7 @@ package struct TimedOptions: Equatable, Sendable {
 
     package static let names = [
         "time", "prefetch", "speed", "prefill-rate", "model-bytes-per-token", "load",
-        "device-model", "block-tokens", "layers",
+        "device-model", "block-tokens", "layers", "claim",
     ]
 
     package mutating func set(_ name: String, _ text: String) throws(OptionProblem) {
@@ -50,6 +51,7 @@ package struct TimedOptions: Equatable, Sendable {
             device = try DeviceModel(text)
         case "block-tokens": blockTokens = Int(try OptionValue.integer(text, in: 1...(1 << 20)))
         case "layers": layers = Int(try OptionValue.integer(text, in: 1...4096))
+        case "claim": claim = try OptionValue.choice(text)
         default: preconditionFailure("no option --\(name)")
         }
     }

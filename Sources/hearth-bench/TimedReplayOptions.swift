@@ -41,12 +41,19 @@ struct TimedReplayOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Layers of the model (32).", valueName: "n"))
     var layers: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Taken of what is there: all, profitable, or residents (profitable).",
+            valueName: "what"))
+    var claim: String?
+
     /// By option name, as `TimedOptions` takes them.
     var given: [String: String?] {
         [
             "time": time, "prefetch": prefetch, "speed": speed, "prefill-rate": prefillRate,
             "model-bytes-per-token": modelBytesPerToken, "load": load,
             "device-model": deviceModel, "block-tokens": blockTokens, "layers": layers,
+            "claim": claim,
         ]
     }
 }
