@@ -115,5 +115,7 @@ package struct TimedStorePlan: Equatable, Sendable {
     package var policy: PolicyChoice
     package var claims: ClaimChoice
     package var model: PrefillModel
+    /// Blocks of a request are asked for one after the other.
+    package var asksSingly = false
     package var seed: UInt64
 }

@@ -1,6 +1,6 @@
 // MonotonicCondition: a condition variable whose bounds are of the monotonic clock, so that no step
-// of the wall clock cuts a wait short or draws it out. It has a place of its own in memory, which its
-// owner gives back by `destroy()` when nobody waits any more. The mutex is the owner's.
+// of the wall clock cuts a wait short or draws it out. It has a place of its own in memory, which
+// its owner gives back by `destroy()` when nobody waits any more. The mutex is the owner's.
 
 import Glibc
 

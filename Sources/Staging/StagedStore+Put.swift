@@ -60,9 +60,7 @@ extension StagedStore {
 
     /// A put of a key whose only copy is a dirty resident. False: go on as a new put (replace).
     private func answerFromDirty(_ index: Int32, _ resident: ResidentSlot) -> Bool {
-        guard let arena else { return false }
-        let slot = operations.slots + Int(index)
-        let message = slot.pointee.message
+        let message = operations[index].message
         if message.replace || message.durability != .volatile { return false }
         answerPresent(index, resident)
         return true
@@ -352,6 +350,9 @@ extension StagedStore {
                 keepCopy(index)
             }
         }
+        if resident < 0, outcome.status == .stored {
+            observer?.putEnded(slot.pointee.fingerprint)
+        }
         guard slot.pointee.answered else {
             answer(index, outcome)
             return
@@ -389,6 +390,7 @@ extension StagedStore {
             } else if !retains {
                 arena.demote(resident)
             }
+            observer?.putEnded(operations[index].fingerprint)
         } else {
             arena.remove(resident)
         }

@@ -112,9 +112,9 @@ extension StagedStore {
     /// Room for a block; tells of the unwritten residents that have been evicted for it.
     @inline(__always)
     func reserve(
-        _ key: StagingKey, _ info: ResidentInfo, in arena: StagingArena, forPrefetch: Bool = false
+        _ key: StagingKey, _ info: ResidentInfo, in arena: StagingArena, earlyFor due: UInt64? = nil
     ) -> ReserveResult {
-        let made = arena.reserve(key, info: info, forPrefetch: forPrefetch)
+        let made = arena.reserve(key, info: info, earlyFor: due)
         while let version = arena.takeLost() { lost(version) }
         return made
     }

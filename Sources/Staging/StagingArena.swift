@@ -69,12 +69,14 @@ package final class StagingArena {
     var cleanSlabs = 0
     var cleanCount = 0
     var counts = StagingStatistics()
-    /// Whether the reservation being made is for a block brought early.
-    var reservesForPrefetch = false
+    /// When the block brought early is needed for which the reservation is made; nil: it is made
+    /// for somebody who is there.
+    var reservesUntil: UInt64?
     /// Slots filled by a prefetch: direct gets join these.
     var prefetched: UnsafeMutablePointer<Bool>
-    /// By resident slot, whether somebody is expected to read it soon: others leave before.
-    var awaited: UnsafeMutablePointer<Bool>
+    /// By resident slot, when somebody is expected to read it, 0 for nobody: others leave before,
+    /// and of these the one that is needed last.
+    var awaited: UnsafeMutablePointer<UInt64>
     /// By resident slot, whether it is the only copy although it may leave.
     var unwritten: UnsafeMutablePointer<Bool>
     /// Versions of such residents that were evicted and not told of yet; a reservation evicts no
@@ -125,7 +127,7 @@ package final class StagingArena {
         prefetched = .allocate(capacity: residentCapacity)
         prefetched.initialize(repeating: false, count: residentCapacity)
         awaited = .allocate(capacity: residentCapacity)
-        awaited.initialize(repeating: false, count: residentCapacity)
+        awaited.initialize(repeating: 0, count: residentCapacity)
         unwritten = .allocate(capacity: residentCapacity)
         unwritten.initialize(repeating: false, count: residentCapacity)
         lost = .allocate(capacity: residentCapacity)

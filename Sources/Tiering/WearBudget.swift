@@ -33,7 +33,7 @@ package struct WearBudget: Sendable {
     private var amplification = 1.05
 
     /// `balance` as of `balanceSeconds`, as an earlier run has left it; 0 seconds: there was none,
-    /// and the account begins with an hour's budget.
+    /// and the account begins empty, so that the first day keeps to the budget as any other.
     package init(
         bytesPerDay: UInt64, balance: Int64, balanceSeconds: UInt32, now: UInt32,
         written: UInt64 = 0, admitted: UInt64 = 0
@@ -41,7 +41,7 @@ package struct WearBudget: Sendable {
         self.bytesPerDay = max(1, bytesPerDay)
         let whole = Double(self.bytesPerDay)
         self.balance =
-            balanceSeconds == 0 ? whole / 24 : min(whole, max(-whole, Double(balance)))
+            balanceSeconds == 0 ? 0 : min(whole, max(-whole, Double(balance)))
         seconds = balanceSeconds == 0 || balanceSeconds > now ? now : balanceSeconds
         self.written = written
         self.admitted = admitted

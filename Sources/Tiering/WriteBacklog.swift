@@ -28,7 +28,12 @@ package struct WriteBacklog: Sendable {
     /// `total` is all bytes written so far, `waiting` those that wait.
     package mutating func observe(total: UInt64, waiting: Int, now: UInt64) {
         if waiting == 0 || since == 0 {
-            // Nothing to do for a while tells nothing of what the devices could.
+            // Nothing to do for a while tells nothing of what the devices could, but that what came
+            // before took no longer than until now.
+            if since > 0, now > since {
+                let atLeast = Double(total - written) * 1e9 / Double(now - since)
+                bytesPerSecond = max(bytesPerSecond, atLeast)
+            }
             since = waiting == 0 ? 0 : now
             written = total
             return
@@ -42,8 +47,9 @@ package struct WriteBacklog: Sendable {
 
     /// Bytes that may wait.
     package var limit: Int {
-        // Until something was measured, little: what waits for a slow device waits long.
-        guard bytesPerSecond > 0 else { return min(ceiling, 4 * floor) }
+        // Until something was measured, some: what waits for a slow device waits long, and what is
+        // not written of a first burst is lost although the device may be fast.
+        guard bytesPerSecond > 0 else { return min(ceiling, max(4 * floor, ceiling / 8)) }
         return min(ceiling, max(floor, Int(min(bytesPerSecond * longest, 1e15))))
     }
 }

@@ -55,7 +55,8 @@ extension TimedStorePlan {
         var made = TieredConfiguration(staged)
         made.replacement = ReplacementKind(rawValue: policy.rawValue) ?? .adaptive
         made.prefetch = prefetching
-        made.overload = .staysInMemory
+        // A device that gives everything at once takes everything at once.
+        made.overload = device == nil ? .waits : .staysInMemory
         return made
     }
 
@@ -65,7 +66,11 @@ extension TimedStorePlan {
             switch prefetch {
             case .off, .oracle: []
             case .chain: .chain
+            case .successor: .successor
+            case .layer: [.layer, .pages]
+            case .all: .all
             }
+        made.successors = Int(clamping: capacity / UInt64(max(1, blockBytes))) / 10 * 12 + 1024
         made.bytesInFlight = 4 * blockBytes
         made.burstBytes = blockBytes
         if let device { made.assumedBandwidth = Double(scaled(device.readBandwidth)) }

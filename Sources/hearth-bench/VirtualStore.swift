@@ -114,7 +114,8 @@ final class VirtualStore: TimedStore {
         let target = overflow ? UInt64.max : end
         while true {
             while store.pump() {}
-            if loading { try loadMore() }
+            // What is asked for now is on its way before anybody waits.
+            if loading, loadMore() { continue }
             if let failure { throw failure }
             let time = clock.monotonic
             if time >= target || loading && isLoaded { return }
@@ -232,29 +233,35 @@ final class VirtualStore: TimedStore {
         wrongBlocks = .init(repeating: false, count: wanted.count)
         // What is resident is settled before anything is loaded.
         outcomes = wanted.map { isResident(fingerprint($0)) ? .hitDRAM : .hitSSD }
-        try loadMore()
+        _ = loadMore()
         while store.pump() {}
     }
 
-    /// The last block first, so that the head of the chain is the one used most recently.
-    private func loadMore() throws(BenchError) {
-        while next < wanted.count, let place = freeGets.popLast() {
-            let at = wanted.count - 1 - next
+    /// Asks for more of the blocks: the last one first, so that the head of the chain is the one
+    /// used most recently; one by one they can only come in order. Whether it asked.
+    private func loadMore() -> Bool {
+        let first = next
+        while next < wanted.count, !plan.asksSingly || ended == next,
+            let place = freeGets.popLast()
+        {
+            let at = plan.asksSingly ? next : wanted.count - 1 - next
             let block = wanted[at]
             places[place] = at
             keys.set(place, UInt64(block), Self.keyNamespace)
             var operation = StoreOperation(
                 kind: .get, token: UInt64(place), namespaceSlot: namespaceSlot, key: keys[place])
             operation.mode = .cached
+            operation.continues = plan.asksSingly && next > 0
             operation.pieces = UnsafePointer(pieces + place)
             operation.pieceCount = 1
             next += 1
             if !store.submit(operation) {
                 next -= 1
                 freeGets.append(place)
-                return
+                break
             }
         }
+        return next > first
     }
 
     func loaded() throws(BenchError) -> TimedLoad {

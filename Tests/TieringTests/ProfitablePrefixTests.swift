@@ -2,6 +2,7 @@
 // prefill server and one device, in which claiming must never be slower than computing everything.
 
 import LogStore
+import SimulatedDisk
 import Testing
 
 @testable import Tiering
@@ -132,6 +133,37 @@ private func decide(
         late.now = 1_000_000_001 + 12_000_000_000
         let again = decide(late, stored, &slow)
         #expect(again.isProbe && again.blocks == 1)
+    }
+
+    /// What was begun early counts from the moment it is begun: a claim made right after would take
+    /// blocks that a slow device has only just been asked for as being there.
+    @Test func whatIsBegunEarlyStandsBeforeTheNextClaim() throws {
+        let slow = LatencyModel.constant(100_000, bytesPerSecond: 1_000_000)
+        let world = try TieredWorld(latency: slow)
+        let space = world.namespace()
+        let names = (0..<12).map { "key-\($0)" }
+        for name in names { world.put(name, space, payload(name, length: 50_000)) }
+        world.settle()
+        world.emptyStaging(space)
+        // Enough reads for the device to be known: 50 ms each.
+        for name in names.prefix(10) { _ = world.get(name, space, length: 50_000) }
+        let judge = world.store.judge
+        #expect(judge.cost(0).isMeasured && judge.cost(0).outstanding == 0)
+        world.chain(space, Array(names.suffix(2)))
+        #expect(world.store.pump())
+        #expect(world.store.prefetchStatistics.inFlight > 0)
+        #expect(judge.cost(0).outstanding >= 50_000)
+        var ask = PrefixAsk(tokensPerBlock: 10)
+        ask.tokensPerSecond = 1000  // 10 ms a block
+        let made = judge.decide(
+            ask, namespaceSlot: space, keys: 2, now: world.clock.monotonic
+        ) { number in
+            Array(names[10 + number].utf8).withUnsafeBytes {
+                world.store.staged.prefixBlock(space, $0)
+            }
+        }
+        #expect(made.present == 2 && made.blocks == 0)
+        world.settle()
     }
 
     @Test func withoutARateEverythingIsClaimed() {

@@ -94,7 +94,7 @@ private struct Day {
         let odd = WearBudget(bytesPerDay: 86_400, balance: .max, balanceSeconds: 9000, now: 5000)
         #expect(odd.balance == 86_400 && odd.seconds == 5000)
         let new = WearBudget(bytesPerDay: 86_400, balance: 0, balanceSeconds: 0, now: 5000)
-        #expect(new.balance == 3600)
+        #expect(new.balance == 0)
     }
 
     @Test func keysHashAlikeEverywhere() {
@@ -120,37 +120,42 @@ private struct Day {
         }
     }
 
-    /// Four hours at four times what may be written, closed and opened again in the middle.
-    @Test func aStoreKeepsToIt() throws {
+    /// A day of a new store: a quiet night, then three times what may be written; closed and opened
+    /// again at noon. A bug in the account, or in what it takes for written, shows here.
+    @Test func aStoresDayKeepsToIt() throws {
         var configuration = TieredWorld.configuration(staging: 1 << 20, segments: 24)
-        configuration.writeBudget = 240_000_000  // some 10 MB an hour
+        configuration.writeBudget = 240_000_000
         let machine = SimulatedMachine()
         var world = try TieredWorld(configuration, machine: machine)
         var space = world.namespace()
-        var (written, asked, lost) = (UInt64(0), 0, UInt64(0))
+        var (written, asked, unwritten) = (UInt64(0), 0, UInt64(0))
+        func count(since begun: UInt64) {
+            written += world.store.staged.log.statistics.writtenBytes - begun
+            unwritten += world.store.staged.statistics.unwrittenPuts
+        }
         let begun = world.store.staged.log.statistics.writtenBytes
-        let balance = world.store.wear?.balance ?? 0
-        for second in 0..<4 * 3600 {
-            if second == 2 * 3600 {
-                written += world.store.staged.log.statistics.writtenBytes - begun
-                lost += world.store.staged.statistics.unwrittenPuts
+        #expect(world.store.wear?.balance ?? 1 <= 0, "a new account begins empty")
+        for step in 0..<21_600 {  // of four seconds
+            if step == 10_800 {
                 world.close()
+                count(since: begun)
                 let time = world.clock.monotonic
                 world = try TieredWorld(configuration, machine: machine, at: time)
                 space = world.namespace()
             }
-            if second % 2 == 0 {
-                #expect(volatilePut(world, "k\(second)", space).status == .stored)
-                asked += Self.block
+            if step >= 7200 ? step % 8 < 5 : step % 32 == 0 {
+                for part in 0..<2 {
+                    let answer = volatilePut(world, "k\(step).\(part)", space)
+                    #expect(answer.status == .stored)
+                    asked += Self.block
+                }
             }
-            world.pass(1_000_000_000)
+            world.pass(4_000_000_000)
         }
-        written += world.store.staged.log.statistics.writtenBytes
-        lost += world.store.staged.statistics.unwrittenPuts
-        // What four hours give, and what the account held at first.
-        let may = 4.0 * 10_000_000 + balance
-        #expect(Double(written) < 1.02 * may && Double(written) > 0.9 * may, "\(written) of \(may)")
-        #expect(asked > 2 * Int(may) && lost > 1000)
+        count(since: 0)
+        let share = Double(written) / 240_000_000
+        #expect(share > 0.98 && share < 1.02, "\(share) of the budget, \(asked) bytes asked for")
+        #expect(asked > 350_000_000 && unwritten > 5000)
         // What was not admitted is not written whatever class it asks for.
         let value = payload("w", length: Self.block)
         var refused = 0
