@@ -86,7 +86,7 @@ package final class TieredStore {
         guard configuration.overload == .staysInMemory, let arena = staged.arena else { return nil }
         let most = arena.slabCount * arena.slabBytes / backlogShare
         return WriteBacklog(
-            longest: longestBacklog, floor: min(2 * configuration.staged.log.groupBytes, most),
+            longest: longestBacklog, floor: min(configuration.staged.log.groupBytes, most),
             ceiling: most)
     }
 

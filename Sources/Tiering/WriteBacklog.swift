@@ -49,7 +49,7 @@ package struct WriteBacklog: Sendable {
     package var limit: Int {
         // Until something was measured, some: what waits for a slow device waits long, and what is
         // not written of a first burst is lost although the device may be fast.
-        guard bytesPerSecond > 0 else { return min(ceiling, max(4 * floor, ceiling / 8)) }
+        guard bytesPerSecond > 0 else { return max(floor, ceiling / 16) }
         return min(ceiling, max(floor, Int(min(bytesPerSecond * longest, 1e15))))
     }
 }
