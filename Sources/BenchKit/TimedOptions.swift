@@ -62,6 +62,7 @@ package struct TimedOptions: Equatable, Sendable {
     /// nil: told by the trace's fullest request.
     package var blockTokens: Int?
     package var layers = 32
+    package var claim = ClaimChoice.profitable
     /// Steps of decoding instead of a trace of requests.
     package var decode: DecodeChoice?
     package init() {}
@@ -71,7 +72,7 @@ package struct TimedOptions: Equatable, Sendable {
 
     package static let names = [
         "time", "prefetch", "speed", "prefill-rate", "model-bytes-per-token", "load",
-        "device-model", "block-tokens", "layers", "decode",
+        "device-model", "block-tokens", "layers", "claim", "decode",
     ]
 
     package mutating func set(_ name: String, _ text: String) throws(OptionProblem) {
@@ -89,6 +90,7 @@ package struct TimedOptions: Equatable, Sendable {
             device = try DeviceModel(text)
         case "block-tokens": blockTokens = Int(try OptionValue.integer(text, in: 1...(1 << 20)))
         case "layers": layers = Int(try OptionValue.integer(text, in: 1...4096))
+        case "claim": claim = try OptionValue.choice(text)
         case "decode": decode = try DecodeChoice(text)
         default: preconditionFailure("no option --\(name)")
         }

@@ -19,6 +19,7 @@ package struct TimedResult: Equatable, Sendable {
     /// Blocks that were there and were computed, as that was expected to be faster.
     package var declined: UInt64 = 0
     package var stored: UInt64 = 0
+    package var unwritten: UInt64 = 0
     package var refused: UInt64 = 0
     package var deviceBytesWritten: UInt64 = 0
     /// Nanoseconds from the first arrival to the last first token.
@@ -30,6 +31,8 @@ package struct TimedResult: Equatable, Sendable {
         accesses == 0 ? 0 : Double(prefixHits) / Double(accesses)
     }
     package var computeSeconds: Double { compute.reduce(0, +) }
+    /// Seconds of it for blocks that were there and were declined.
+    package var declinedSeconds = 0.0
 }
 
 package struct TimedReplay {
@@ -80,7 +83,7 @@ package struct TimedReplay {
         var result = replay.result
         result.nanoseconds = replay.serverFree
         result.prefetch = store.prefetchFigures
-        (result.stored, result.refused) = store.puts
+        (result.stored, result.unwritten, result.refused) = store.puts
         result.deviceBytesWritten = store.deviceBytesWritten
         return result
     }
@@ -101,9 +104,15 @@ package struct TimedReplay {
             begun + Self.nanoseconds(model.compute(tokens: tokens, cachedBlocks: claim.claimed))
         var load = TimedLoad()
         var seconds = 0.0
+        var isAnnounced = hints.chain
         if claim.claimed > 0 {
             try store.load(blocks.prefix(claim.claimed))
             while !store.isLoaded {
+                // What was not claimed is not to be brought any more.
+                if isAnnounced, store.isAsked {
+                    store.withdraw(request)
+                    isAnnounced = false
+                }
                 let next = arriving < arrivals.count ? arrivals[arriving] : UInt64.max
                 try store.pass(until: next, loading: true)
                 arrive(store)
@@ -111,9 +120,9 @@ package struct TimedReplay {
             seconds = Double(store.now - begun) / 1e9
             load = try store.loaded()
         }
+        if isAnnounced { store.withdraw(request) }
         count(request, claim, load, begun: begun, loadSeconds: seconds)
         try pass(until: serverFree, store)
-        if hints.chain { store.withdraw(request) }
         try finish(request, blocks, from: load.usable, store)
     }
 
@@ -126,7 +135,11 @@ package struct TimedReplay {
         serverFree = begun + Self.nanoseconds(service)
         result.compute.append(compute)
         result.timesToFirstToken.append(Double(serverFree - arrivals[request]) / 1e9)
-        result.stall += service - compute
+        // Against a device that gives at once all that is there: to compute what was not worth
+        // loading is time lost to the device, too.
+        let free = model.compute(
+            tokens: trace.inputTokens[request], cachedBlocks: max(claim.present, load.usable))
+        result.stall += service - free
         if load.hitsSSD > 0 { result.readers += 1 }
         result.accesses += UInt64(trace.accesses(of: request).count)
         result.hitsDRAM += UInt64(load.hitsDRAM)
@@ -134,6 +147,7 @@ package struct TimedReplay {
         result.wrong += UInt64(load.wrong)
         result.prefixHits += UInt64(load.usable)
         result.declined += UInt64(claim.present - claim.claimed)
+        result.declinedSeconds += max(0, compute - free)
     }
 
     /// Puts what was computed, and says what is known of the session.
@@ -146,7 +160,6 @@ package struct TimedReplay {
         if !new.isEmpty {
             try store.put(new, parent: usable > 0 ? blocks[blocks.startIndex + usable - 1] : -1)
         }
-        store.touch(whole)
         if let foretold = hints.foretold {
             store.told(trace.sessions[request], goesOn: foretold[request], whole)
         }
@@ -172,9 +185,8 @@ package struct TimedReplay {
             arriving += 1
             let blocks = trace.blocks[trace.accesses(of: request)]
             if hints.chain, !blocks.isEmpty {
-                let known = store.present(blocks)
-                expected[request] = model.compute(
-                    tokens: trace.inputTokens[request], cachedBlocks: known)
+                expected[request] = store.forecast(
+                    blocks, tokens: trace.inputTokens[request])
                 let free = max(now, serverFree) + Self.nanoseconds(max(0, waitingSeconds))
                 store.announce(request, blocks, due: free)
             }

@@ -54,6 +54,7 @@ package struct TimedReport: Sendable {
                     ("model_block_bytes", .number(plan.modelBlockBytes)),
                     ("device", .text(plan.device?.text ?? "none")),
                     ("prefetch", .text(plan.prefetch.rawValue)), ("hints", .text(hints)),
+                    ("claim", .text(plan.claims.rawValue)),
                     ("policy", .text(plan.policy.rawValue)),
                     ("capacity_bytes", .unsigned(plan.capacity)),
                     ("dram_bytes", .unsigned(plan.dram)),
@@ -75,6 +76,7 @@ package struct TimedReport: Sendable {
             ("prefix_hits", .unsigned(main.prefixHits)),
             ("prefix_hit_ratio", .number(main.prefixHitRatio)),
             ("puts_stored", .unsigned(main.stored)), ("puts_refused", .unsigned(main.refused)),
+            ("puts_unwritten", .unsigned(main.unwritten)),
             ("device_bytes_written", .unsigned(main.deviceBytesWritten)),
             ("seconds", .number(Double(main.nanoseconds) / 1e9)),
             ("ttft_mean_s", .number(runs.times.mean)), ("ttft_p50_s", .number(runs.times.median)),
@@ -82,6 +84,9 @@ package struct TimedReport: Sendable {
             ("stall_per_reading_request_s", .number(perReader)),
             ("stall_removed", .number(stallRemoved)),
             ("prefill_s", .number(main.computeSeconds)),
+            ("declined_s", .number(main.declinedSeconds)),
+            ("oracle_prefix_hit_ratio", .number(bounds.oracle.prefixHitRatio)),
+            ("recompute_prefix_hit_ratio", .number(bounds.recompute.prefixHitRatio)),
         ]
         members += beside("oracle", runs.oracleTimes, stall: 0)
         members += beside(
@@ -133,13 +138,14 @@ package struct TimedReport: Sendable {
             + figure(UInt64(plan.modelBlockBytes), binary: true, unit: "B") + " for "
             + figure(UInt64(plan.blockBytes), binary: true, unit: "B") + "\n"
             + "  device       \(plan.device?.text ?? "none")\n"
-            + "  prefetch     \(plan.prefetch.rawValue), hints \(hints), policy "
-            + "\(plan.policy.rawValue)\n"
+            + "  prefetch     \(plan.prefetch.rawValue), hints \(hints), claims "
+            + "\(plan.claims.rawValue), policy \(plan.policy.rawValue)\n"
         out +=
             formatted("  hits         prefix hit ratio %.4f, ", main.prefixHitRatio)
             + "\(main.hitsDRAM) DRAM + \(main.hitsSSD) SSD, \(main.declined) declined, "
             + "\(main.wrong) wrong\n"
-            + "  puts         \(main.stored) stored, \(main.refused) refused\n"
+            + "  puts         \(main.stored) stored, \(main.unwritten) of them in memory alone, "
+            + "\(main.refused) refused\n"
         out += times("this run", runs.times, main.stall)
         out += times("no prefetch", runs.withoutPrefetchTimes, runs.withoutPrefetch.stall)
         out += times("oracle", runs.oracleTimes, 0)

@@ -57,7 +57,7 @@ package struct TimedRun {
             capacity: configuration.capacity.resolved(of: whole),
             dram: configuration.dram.resolved(of: whole), device: options.device,
             prefetch: options.prefetch ?? .chain, policy: configuration.policies.first ?? .adaptive,
-            seed: configuration.chat.seed)
+            claims: options.claim, model: model, seed: configuration.chat.seed)
         // Who does not know the chain at once reveals it block by block.
         plan.asksSingly = plan.prefetch == .successor
         self.plan = plan
@@ -128,11 +128,10 @@ package struct TimedRun {
         let arrivals = schedule.nanoseconds(factor: 1)
         let session = TimedReplay.Hints(foretold: hints.foretold)
         let oracle = try play("oracle", arrivals: arrivals, hints: session) {
-            ($0.device, $0.prefetch) = (nil, .oracle)
+            ($0.device, $0.prefetch, $0.claims) = (nil, .oracle, .all)
         }
         let recompute = try play("recompute", arrivals: arrivals, hints: session) {
-            ($0.device, $0.prefetch) = (nil, .off)
-            $0.claimsResidentsOnly = true
+            ($0.device, $0.prefetch, $0.claims) = (nil, .off, .residents)
         }
         return Bounds(oracle: oracle, recompute: recompute)
     }
@@ -158,14 +157,14 @@ package struct TimedRun {
             made.main = try play("replay", arrivals: arrivals)
             made.times = TimeFigures(made.main.timesToFirstToken)
         }
-        if plan.prefetch == .off {
+        if plan.prefetch == .off, plan.claims == .all {
             made.withoutPrefetch = made.main
         } else {
-            // Without prefetching nothing is announced either: some engines load at their turn.
+            // Layer by layer on demand: all that is there, at the request's turn.
             made.withoutPrefetch = try play(
                 "no prefetch", arrivals: arrivals,
                 hints: TimedReplay.Hints(foretold: hints.foretold)
-            ) { $0.prefetch = .off }
+            ) { ($0.prefetch, $0.claims) = (.off, .all) }
         }
         made.withoutPrefetchTimes = TimeFigures(made.withoutPrefetch.timesToFirstToken)
         return made

@@ -70,25 +70,35 @@ package protocol TimedStore: AnyObject {
     /// Tells the store whether the session of a request that has ended is said to go on.
     func told(_ session: Int32, goesOn: Bool, _ blocks: ArraySlice<Int32>)
 
-    /// Blocks from the first that are there.
-    func present(_ blocks: ArraySlice<Int32>) -> Int
     /// What a request whose turn it is should load, given that it has so many tokens.
     func claim(_ blocks: ArraySlice<Int32>, tokens: Int) -> TimedClaim
+    /// Seconds that the server is expected to be taken by a request that has just come.
+    func forecast(_ blocks: ArraySlice<Int32>, tokens: Int) -> Double
     /// Begins loading blocks, all at once.
     func load(_ blocks: ArraySlice<Int32>) throws(BenchError)
+    /// Whether all of what `load` was told has been asked for.
+    var isAsked: Bool { get }
     /// What came of it.
     func loaded() throws(BenchError) -> TimedLoad
     /// Puts blocks that follow `parent` (negative: none) and waits for nothing.
     func put(_ blocks: ArraySlice<Int32>, parent: Int32) throws(BenchError)
-    /// Marks blocks as used, the last one first.
-    func touch(_ blocks: ArraySlice<Int32>)
-
-    /// Blocks that were put and kept, and that the store did not take.
-    var puts: (stored: UInt64, refused: UInt64) { get }
+    /// Blocks that were put and kept, those of them that no device was given, and blocks that the
+    /// store did not take.
+    var puts: (stored: UInt64, unwritten: UInt64, refused: UInt64) { get }
     var prefetchFigures: PrefetchFigures { get }
     /// Bytes written to the device for values and whatever goes with them.
     var deviceBytesWritten: UInt64 { get }
     func close() throws(BenchError)
+}
+
+/// What a request takes of what is there.
+package enum ClaimChoice: String, CaseIterable, Sendable {
+    /// All of it.
+    case all
+    /// As much as makes it ready first, by what the store expects; the rest is computed.
+    case profitable
+    /// Only what is resident.
+    case residents
 }
 
 /// What a replay in time asks of the store that it opens.
@@ -103,8 +113,8 @@ package struct TimedStorePlan: Equatable, Sendable {
     package var device: DeviceModel?
     package var prefetch: PrefetchChoice
     package var policy: PolicyChoice
-    /// Only what is resident is taken; the rest is computed.
-    package var claimsResidentsOnly = false
+    package var claims: ClaimChoice
+    package var model: PrefillModel
     /// Blocks of a request are asked for one after the other.
     package var asksSingly = false
     package var seed: UInt64

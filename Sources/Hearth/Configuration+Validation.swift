@@ -166,6 +166,8 @@ extension Configuration {
         try Self.check("cleanSegments", cleanSegments, in: 1...64)
         try Self.check("writeAmplification", writeAmplification, in: 1...4)
         try Self.check("heatHalfLife", heatHalfLife, in: 0.01...100)
+        try Self.check(
+            "writeBudgetBytesPerDay", Int(clamping: writeBudgetBytesPerDay), in: 0...1 << 60)
         if statisticsPeriodSeconds != 0 {
             try Self.check(
                 "statisticsPeriodSeconds", statisticsPeriodSeconds, in: 0.05...3600,

@@ -47,6 +47,22 @@ public struct Configuration: Sendable {
         case all
     }
 
+    /// What volatile puts do when more come than the devices write.
+    public enum Overload: String, Sendable, CaseIterable {
+        /// They wait until they can be written. The default.
+        case wait
+        /// They stay in memory alone, are lost when they leave it, and are told as such.
+        case memory
+    }
+
+    /// When a volatile put is written to a device. Others are written when they come.
+    public enum WriteMoment: String, Sendable, CaseIterable {
+        /// When it comes. The default.
+        case insert
+        /// When it is put again while it is in memory: until then it stays there alone.
+        case again
+    }
+
     /// Which I/O driver runs the store.
     public enum Driver: String, Sendable, CaseIterable {
         /// io_uring where the kernel grants it, else threads; told in the statistics. The default.
@@ -102,6 +118,18 @@ public struct Configuration: Sendable {
     /// Default `.chain`: what the engine hints. Without staging nothing is brought early. What is
     /// learnt of successors takes at most a thirty-second part of the memory limit.
     public var prefetch = Prefetch.chain
+
+    // MARK: What is written
+
+    /// Default `.wait`. `.memory` needs inclusive staging.
+    public var overload = Overload.wait
+    /// Default `.insert`. `.again` needs inclusive staging.
+    public var writeMoment = WriteMoment.insert
+    /// All bytes written to the devices in a day, the store's own included; what is not used is
+    /// spent later, up to a day's worth, over restarts too. New blocks beyond it are not admitted,
+    /// or, volatile ones under inclusive staging, stay in memory alone. Default 0: no budget; up to
+    /// 2^60.
+    public var writeBudgetBytesPerDay: UInt64 = 0
 
     // MARK: I/O
 

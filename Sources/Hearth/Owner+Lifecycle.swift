@@ -175,7 +175,7 @@ final class OwnerThread: Sendable {
         let owner = Owner(
             engine: engine, driver: driver, store: store, configuration: configuration)
         engine.setDriver(driver)
-        let shared = SharedStore(engine: engine, store: store.staged)
+        let shared = SharedStore(engine: engine, store: store)
         let page = PageWriter(owner, shared)
         opened(.success(OpenedEngine(shared: shared, configuration: configuration)))
         owner.run()
@@ -204,6 +204,9 @@ extension Configuration {
         var made = TieredConfiguration(staged)
         made.prefetch = prefetching(slabs: (stagingBytes ?? 0) / slabBytes)
         made.staged.keepsParts = made.prefetch.predictors.contains(.layer)
+        made.overload = overload == .memory ? .staysInMemory : .waits
+        made.writeMoment = writeMoment == .again ? .secondTouch : .insert
+        made.writeBudget = writeBudgetBytesPerDay
         return made
     }
 

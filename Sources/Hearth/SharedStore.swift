@@ -6,6 +6,7 @@ import LogStore
 import SegmentFormat
 import Staging
 import Synchronization
+import Tiering
 
 final class SharedStore: Sendable {
     let engine: Engine
@@ -15,6 +16,8 @@ final class SharedStore: Sendable {
     let secret: SecretKey
     let caller = Mutex(CallerCounts())
     let hints = HintCounter()
+    /// Decides how much of a prefix is worth loading.
+    let judge: PrefixJudge
     /// Pages for tools that could not be written.
     let pageErrors = Atomic<UInt64>(0)
     /// Whether blocks read stay as copies; if not, reads have to tell the owner.
@@ -24,8 +27,10 @@ final class SharedStore: Sendable {
     private let purged = Mutex<[UInt64: PurgedFlag]>([:])
 
     /// Owner thread.
-    init(engine: Engine, store: StagedStore) {
+    init(engine: Engine, store tiered: TieredStore) {
+        let store = tiered.staged
         self.engine = engine
+        judge = tiered.judge
         index = store.log.index.reader
         residents = store.arena?.reader
         touches = store.touches

@@ -42,6 +42,13 @@ extension Owner {
         made.puts.byStatus = Self.names(counts.putStatuses) { PutResult($0).status.rawValue }
         made.puts.admittedBytes = log.admittedBytes
         made.puts.volatileLost = counts.volatileLost
+        made.puts.unwritten = store.statistics.unwrittenPuts
+        made.puts.unwrittenBytes = store.statistics.unwrittenBytes
+        made.puts.copiesKept = store.statistics.copiesKept
+        if let wear = tiered.wear {
+            made.puts.writeShare = Double(wear.share) / 65_536
+            made.puts.writeBalance = Int64(wear.balance)
+        }
         made.puts.latency = counts.put.summary
         made.puts.queueWait = counts.putQueue.summary
         made.puts.service = counts.putService.summary
@@ -73,6 +80,11 @@ extension Owner {
         }
         made.durableVersion = store.durableVersion
         made.prefetch = Statistics.Prefetch(tiered.prefetchStatistics)
+        made.prefixes = Statistics.Prefixes(tiered.judge.counts)
+        if made.prefixes.declinedBlocks > 0 {
+            // Declined by a lookup, so no get was made of them: not among `misses`.
+            made.gets.missesByReason["\(MissReason.declined)"] = made.prefixes.declinedBlocks
+        }
         return made
     }
 

@@ -44,6 +44,17 @@ public struct Statistics: Sendable, Equatable {
         public var admittedBytes: UInt64 = 0
         /// Acknowledged volatile blocks that were lost.
         public var volatileLost: UInt64 = 0
+        /// Volatile blocks that stayed in memory alone, as the devices were behind or the budget of
+        /// writes did not let them through.
+        public var unwritten: UInt64 = 0
+        /// Their value bytes.
+        public var unwrittenBytes: UInt64 = 0
+        /// Copies in memory that puts of blocks on disk have left.
+        public var copiesKept: UInt64 = 0
+        /// Share of new blocks that the budget of writes lets through by now.
+        public var writeShare = 1.0
+        /// Bytes that the budget of writes has left, negative when it is overdrawn; 0 without one.
+        public var writeBalance: Int64 = 0
         /// Latency of a put, with whatever durability.
         public var latency = LatencySummary()
         /// Wait until the owner thread took the operation.
@@ -313,6 +324,8 @@ public struct Statistics: Sendable, Equatable {
     public var hints = Hints()
     /// What was brought early.
     public var prefetch = Prefetch()
+    /// How much of prefixes was worth loading.
+    public var prefixes = Prefixes()
     /// The devices, in the store's order.
     public var devices: [DeviceState] = []
     /// Recovery.

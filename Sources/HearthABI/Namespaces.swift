@@ -77,7 +77,7 @@ extension OpenNamespace {
 }
 
 /// Keys as the store reads them, a part at a time.
-private struct KeyList {
+struct KeyList {
     let data: BatchData
     let keys: UnsafePointer<hearth_span>?
     let count: Int
@@ -100,6 +100,11 @@ private struct KeyList {
         guard (1...512).contains(key.length) else {
             throw .argument("keys[\(index)]: \(key.length) bytes: a key has 1 to 512.")
         }
+    }
+
+    func bytes(_ number: Int) -> UnsafeRawBufferPointer {
+        guard let keys else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        return data.bytes(keys[number])
     }
 
     /// Asks in parts; `body` gets what each part found, and whether to go on is its answer.

@@ -51,6 +51,9 @@ struct OpenOptions {
         case "expected_block": configuration.expectedBlockBytes = try Self.bytes(name, value)
         case "table_cache": configuration.tableCacheBytes = try Self.bytes(name, value)
         case "prefetch": configuration.prefetch = try Self.choice(name, value)
+        case "overload": configuration.overload = try Self.choice(name, value)
+        case "write_on": configuration.writeMoment = try Self.choice(name, value)
+        case "write_budget": configuration.writeBudgetBytesPerDay = try Self.size(name, value)
         case "driver":
             configuration.driver = value == "auto" ? .automatic : try Self.choice(name, value)
         case "queue_depth": configuration.queueDepth = try Self.bytes(name, value)

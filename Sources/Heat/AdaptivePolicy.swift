@@ -40,8 +40,9 @@ package final class AdaptivePolicy: ReplacementPolicy {
         /// The class that it has without being demoted.
         var kind: UInt8 = 0
         var isHeld = false
-        /// Brought early and not used yet.
+        /// Brought early and not used yet; then, since when it was away, if that is known.
         var isEarly = false
+        var away: UInt64 = 0
     }
 
     private struct Group {
@@ -156,7 +157,9 @@ package final class AdaptivePolicy: ReplacementPolicy {
             if known / Self.kinds == group { kind = known }
         }
         if arrival.isPrefetched {
-            // Not a use: it keeps what it was, and is as recent as what is used now.
+            // Not a use: it keeps what it was, and is as recent as what is used now. Its first use
+            // is its return, which comes of what asks for it and not of its being here early.
+            resident.pointee.away = ghost?.time ?? 0
             place(slot, kind, arrival.continues)
         } else {
             let known = ghost == nil ? nil : kind
@@ -170,10 +173,10 @@ package final class AdaptivePolicy: ReplacementPolicy {
         let group = Int(resident.kind) / Self.kinds
         unlink(slot)
         residents[Int(slot)].isEarly = false
-        // A block brought early tells by its first use that it was wanted, not when it would have
-        // come back by itself.
-        let known = resident.isEarly ? nil : Int(resident.kind)
-        use(slot, from: known, since: resident.time, group, continues)
+        let isKnown = !resident.isEarly || resident.away > 0
+        use(
+            slot, from: isKnown ? Int(resident.kind) : nil,
+            since: resident.isEarly ? resident.away : resident.time, group, continues)
     }
 
     package func removed(_ slot: Int32) {

@@ -60,6 +60,13 @@ extension LogStore {
         return nextVersion + 4 < manifestState.versionLimit
     }
 
+    /// What the next manifest says of the account of writes; `soon`: one is written for it.
+    package func keepWriteBalance(_ balance: Int64, seconds: UInt32, soon: Bool) {
+        manifest.writeBalance = balance
+        manifest.writeBalanceSeconds = seconds
+        if soon, manifestState.exists, !readOnly { manifestState.dirty = true }
+    }
+
     func advanceManifest() {
         guard manifestState.dirty, manifestState.pendingIO == 0 else { return }
         manifestState.dirty = false

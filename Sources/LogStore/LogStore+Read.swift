@@ -166,8 +166,32 @@ extension LogStore {
         segments[request.entry.place.segment].readers += 1
         slot.pointee.isPrefetch = request.isPrefetch
         if !request.isPrefetch { demandBegan(SegmentTable.device(request.entry.place.segment)) }
+        meterBegan(operation)
         startRead(operation)
         return true
+    }
+
+    @inline(__always)
+    private func meterBegan(_ operation: Int32) {
+        let slot = operations.slots + Int(operation)
+        let device = SegmentTable.device(slot.pointee.entry.place.segment)
+        let bytes = slot.pointee.rangeEnd - slot.pointee.rangeStart
+        slot.pointee.meterStart = 0
+        slot.pointee.meterBytes = bytes
+        guard meters[device].began(bytes) else { return }
+        slot.pointee.meterStart = clock.monotonic
+        slot.pointee.meterMark = meters[device].mark
+    }
+
+    @inline(__always)
+    private func meterEnded(_ operation: Int32, hit: Bool) {
+        let slot = operations.slots + Int(operation)
+        let device = SegmentTable.device(slot.pointee.entry.place.segment)
+        meters[device].ended(slot.pointee.meterBytes)
+        guard slot.pointee.meterStart > 0, hit else { return }
+        meters[device].timed(
+            slot.pointee.meterBytes, start: slot.pointee.meterStart, now: clock.monotonic,
+            mark: slot.pointee.meterMark)
     }
 
     func startRead(_ operation: Int32) {
@@ -326,6 +350,7 @@ extension LogStore {
             relocationRead(operation, hit: status == .hit)
             return
         }
+        meterEnded(operation, hit: status == .hit)
         if !slot.pointee.isPrefetch {
             demandEnded(SegmentTable.device(slot.pointee.entry.place.segment))
         }

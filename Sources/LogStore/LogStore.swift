@@ -125,6 +125,8 @@ package final class LogStore {
     @exclusivity(unchecked) private var lastBytes = 4096
     /// One for each device.
     @exclusivity(unchecked) var pacers: [WritePacer] = []
+    /// One for each device: what reading from it takes.
+    @exclusivity(unchecked) package internal(set) var meters: [ReadMeter] = []
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
     @exclusivity(unchecked) package internal(set) var readOnly = false
@@ -198,6 +200,7 @@ package final class LogStore {
         for index in devices.indices {
             reclaimers.append(Reclaimer(device: index, segmentPages: segmentPages))
             pacers.append(WritePacer())
+            meters.append(ReadMeter())
         }
     }
 

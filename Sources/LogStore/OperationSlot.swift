@@ -114,6 +114,11 @@ package struct OperationSlot {
     var pendingIO: Int32 = 0
     var pendingRecords: Int32 = 0
     var errno: Int32 = 0
+    /// When a timed read was handed over, 0 for one that is not timed; its bytes, and what the
+    /// meter said then.
+    var meterStart: UInt64 = 0
+    var meterBytes = 0
+    var meterMark = ReadMeter.Mark()
     /// Of a block that is moved: tombstones of higher versions may be its own.
     var heldSince: UInt64 = 0
 

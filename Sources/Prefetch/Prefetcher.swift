@@ -143,9 +143,7 @@ package final class Prefetcher {
         let isTold = predictor == .chain
         if isTold, queue.has(request, fingerprint) { return .twice }
         var found = Wanted.queued
-        if let resident = arena.find(fingerprint.stagingKey) {
-            // It will be read: it must not leave before.
-            if isTold, resident.state.isVisible { arena.touch(resident.slot) }
+        if arena.find(fingerprint.stagingKey) != nil {
             found = .resident
         } else {
             let active = queue.find(fingerprint)

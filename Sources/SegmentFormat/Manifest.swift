@@ -22,6 +22,10 @@ package struct Manifest: Sendable {
     package var nextNamespaceInstance: UInt64 = 0
     package var wallSecondsFloor: UInt32 = 0
     package var cleanClose = false
+    /// The account of writes: bytes that may be written, negative when too many were, as of a wall
+    /// time; 0 and 0 for none.
+    package var writeBalance: Int64 = 0
+    package var writeBalanceSeconds: UInt32 = 0
     package var namespaces: [NamespaceRecord] = []
     /// Written by a newer build that this one may read but not write.
     package var readOnlyFormat = false
@@ -74,6 +78,8 @@ package struct Manifest: Sendable {
         into.put(mode, 148)
         into.put(thisDevice, 149)
         into.put(UInt8(cleanClose ? 1 : 0), 150)
+        into.put(UInt64(bitPattern: writeBalance), 152)
+        into.put(writeBalanceSeconds, 160)
         var at = Self.fixedBytes
         for device in devices {
             into.put(device.id, at)
@@ -116,6 +122,8 @@ package struct Manifest: Sendable {
         made.mode = copy.u8(148)
         made.thisDevice = copy.u8(149)
         made.cleanClose = copy.u8(150) != 0
+        made.writeBalance = Int64(bitPattern: copy.u64(152))
+        made.writeBalanceSeconds = copy.u32(160)
         try made.decodeLists(copy)
         return made
     }

@@ -82,6 +82,8 @@ package enum ReserveResult: Equatable, Sendable {
 package struct StagingStatistics: Sendable {
     package var residents = 0
     package var filling = 0
+    /// Clean residents that no device has.
+    package var unwritten = 0
     package var dirtyBytes = 0
     package var cleanBytes = 0
     package var slabs = 0

@@ -33,6 +33,10 @@ struct StagedOperation {
     var silent = false
     /// A volatile put that has been answered; what remains is its write.
     var answered = false
+    /// A volatile put that is not to be written.
+    var isUnwritten = false
+    /// A put that the gate has let through: it is asked once.
+    var isAdmitted = false
     var retried = false
     /// The observer has been told of its access.
     var noted = false

@@ -316,7 +316,7 @@ extension StagedStore {
             shardCount: UInt16(entry.shardCount - 1),
             aligned: log.namespaces.aligned(entry.namespaceSlot), checksum: entry.checksum,
             expiry: entry.expiry, namespaceSlot: entry.namespaceSlot)
-        switch arena.reserve(slot.pointee.fingerprint.stagingKey, info: info) {
+        switch reserve(slot.pointee.fingerprint.stagingKey, info, in: arena) {
         case .slot(let resident):
             fill(index, entry, resident, bytes: rounded)
         case .filling(let resident):

@@ -151,9 +151,7 @@ extension StagedStore {
             return true
         case .none: return false
         case .at(let range, let length):
-            switch arena.reserve(
-                ownFingerprint(index).stagingKey, info: partInfo(entry, length))
-            {
+            switch reserve(ownFingerprint(index).stagingKey, partInfo(entry, length), in: arena) {
             case .slot(let resident):
                 statistics.stagedReads += 1
                 if !fillPart(index, entry, resident, range, length) {
@@ -228,8 +226,8 @@ extension StagedStore {
             slot.pointee.message.shardCount = 0
             startPrefetch(index)
         case .at(let range, let length):
-            switch arena.reserve(
-                own.stagingKey, info: partInfo(entry, length), earlyFor: slot.pointee.due)
+            switch reserve(
+                own.stagingKey, partInfo(entry, length), in: arena, earlyFor: slot.pointee.due)
             {
             case .slot(let resident):
                 if fillPart(index, entry, resident, range, length) {

@@ -83,7 +83,7 @@ extension StagedStore {
             shardCount: UInt16(entry.shardCount - 1),
             aligned: log.namespaces.aligned(entry.namespaceSlot), checksum: entry.checksum,
             expiry: entry.expiry, namespaceSlot: entry.namespaceSlot)
-        switch arena.reserve(key, info: info, earlyFor: slot.pointee.due) {
+        switch reserve(key, info, in: arena, earlyFor: slot.pointee.due) {
         case .slot(let resident): fillPrefetch(index, entry, resident, bytes: rounded)
         case .filling(let resident):
             endPrefetch(index, .alreadyPresent, resident: resident.index)

@@ -24,6 +24,12 @@ extension StagedStore {
                 return
             }
             if found.state == .dirty, answerFromDirty(index, found.slot) { return }
+            if arena.isUnwritten(found.slot), answerFromUnwritten(index, found.slot) { return }
+        }
+        guard passesGate(index) else {
+            statistics.notAdmitted += 1
+            answer(index, .notAdmitted)
+            return
         }
         if stages(index) {
             stage(index)
@@ -33,11 +39,11 @@ extension StagedStore {
     }
 
     /// Whether there is a copy on disk that a put is compared with, and not put in the place of.
-    func isPresent(_ fingerprint: Fingerprint) -> Bool {
+    package func isPresent(_ fingerprint: Fingerprint) -> Bool {
         log.lookup(fingerprint).entry.map { !$0.isDamaged } ?? false
     }
 
-    private var retains: Bool { configuration.inclusive }
+    var retains: Bool { configuration.inclusive }
 
     /// Whether the put should go through a slab.
     private func stages(_ index: Int32) -> Bool {
@@ -48,15 +54,22 @@ extension StagedStore {
             return false
         }
         return slot.pointee.message.durability == .volatile || retains
+            || slot.pointee.isUnwritten
             || !log.canAppend(request(index))
     }
 
     /// A put of a key whose only copy is a dirty resident. False: go on as a new put (replace).
     private func answerFromDirty(_ index: Int32, _ resident: ResidentSlot) -> Bool {
-        guard let arena else { return false }
-        let slot = operations.slots + Int(index)
-        let message = slot.pointee.message
+        let message = operations[index].message
         if message.replace || message.durability != .volatile { return false }
+        answerPresent(index, resident)
+        return true
+    }
+
+    /// A volatile put of a key that is present only in a resident.
+    func answerPresent(_ index: Int32, _ resident: ResidentSlot) {
+        guard let arena else { return }
+        let message = operations[index].message
         let info = arena.info(resident)
         var made = StoreAnswer(token: message.token, status: .alreadyPresent)
         made.version = info.version
@@ -69,7 +82,6 @@ extension StagedStore {
         }
         arena.touch(resident)
         deliver(index, made)
-        return true
     }
 
     private func sameShards(
@@ -96,7 +108,7 @@ extension StagedStore {
         message.shardLengths == nil ? 1 : max(1, message.shardCount)
     }
 
-    private func expiry(_ message: StoreOperation) -> UInt32 {
+    func expiry(_ message: StoreOperation) -> UInt32 {
         let own = message.timeToLive
         let general = log.namespaces.timeToLive(message.namespaceSlot)
         let seconds = own == 0 ? general : general == 0 ? own : min(own, general)
@@ -105,7 +117,7 @@ extension StagedStore {
         return overflow ? UInt32.max : max(sum, 1)
     }
 
-    private func request(_ index: Int32) -> AppendRequest {
+    func request(_ index: Int32) -> AppendRequest {
         let slot = operations.slots + Int(index)
         let message = slot.pointee.message
         var made = AppendRequest(
@@ -174,7 +186,7 @@ extension StagedStore {
         }
     }
 
-    private func imageBytes(_ request: AppendRequest) -> Int {
+    func imageBytes(_ request: AppendRequest) -> Int {
         let page = FormatConstants.pageBytes
         let bytes: Int
         if let lengths = request.shardLengths, request.shardCount > 1 {
@@ -224,14 +236,14 @@ extension StagedStore {
             shardCount: UInt16(made.shardCount - 1),
             aligned: log.namespaces.aligned(made.namespaceSlot), checksum: 0,
             expiry: made.expiry, namespaceSlot: made.namespaceSlot)
-        switch arena.reserve(key, info: info) {
+        switch reserve(key, info, in: arena) {
         case .slot(let resident): writeImage(index, made, resident, info)
         case .filling(let resident):
             operations[index].phase = .joined
             operations[index].next = joined[Int(resident.index)]
             joined[Int(resident.index)] = index
         case .full, .tooLarge:
-            if made.durability == .volatile && !log.canAppend(made) {
+            if slot.pointee.isUnwritten || made.durability == .volatile && !log.canAppend(made) {
                 statistics.throttledPuts += 1
                 var answer = StoreAnswer(token: slot.pointee.message.token, status: .throttled)
                 answer.retryNanoseconds = 1_000_000
@@ -263,6 +275,10 @@ extension StagedStore {
         var known = info
         known.checksum = made.checksum
         arena.setInfo(resident, known)
+        if slot.pointee.isUnwritten || isBehind(made, bytes: info.storedBytes) {
+            keepUnwritten(index, resident, info)
+            return
+        }
         made.sourceIsImage = true
         made.pieces = base
         made.pieceCount = pieces.count
@@ -295,7 +311,7 @@ extension StagedStore {
     }
 
     /// Makes the image in a resident's slabs, by way of heap memory if they are scattered.
-    private func buildScattered(
+    func buildScattered(
         _ pieces: UnsafeBufferPointer<Piece>, _ bytes: Int, _ request: AppendRequest,
         _ version: UInt64, _ errno: inout Int32
     ) -> UInt32 {
@@ -327,10 +343,12 @@ extension StagedStore {
             settleResident(index, ResidentSlot(resident), outcome)
         } else if outcome.status == .stored {
             removeOlder(slot.pointee.fingerprint, than: outcome.version)
-        } else if outcome.status == .alreadyPresent, let arena,
-            let found = arena.find(slot.pointee.fingerprint.stagingKey), found.state.isVisible
-        {
-            arena.touch(found.slot)
+        } else if outcome.status == .alreadyPresent, let arena {
+            if let found = arena.find(slot.pointee.fingerprint.stagingKey) {
+                if found.state.isVisible { arena.touch(found.slot) }
+            } else if !slot.pointee.answered, !slot.pointee.abandoned {
+                keepCopy(index)
+            }
         }
         if resident < 0, outcome.status == .stored {
             observer?.putEnded(slot.pointee.fingerprint)

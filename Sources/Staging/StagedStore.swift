@@ -41,6 +41,13 @@ package struct StagedStatistics: Sendable {
     package var throttledPuts: UInt64 = 0
     package var throttledGets: UInt64 = 0
     package var volatileLost: UInt64 = 0
+    /// Puts that the gate refused, as nothing but memory was left for them or not even that.
+    package var notAdmitted: UInt64 = 0
+    /// Volatile puts that stayed in memory alone, and their value bytes.
+    package var unwrittenPuts: UInt64 = 0
+    package var unwrittenBytes: UInt64 = 0
+    /// Copies that puts of blocks on disk left in memory.
+    package var copiesKept: UInt64 = 0
     package var timedOut: UInt64 = 0
     package var cancelled: UInt64 = 0
     package init() {}
@@ -77,6 +84,11 @@ package final class StagedStore {
     @exclusivity(unchecked) var bounceInUse = 0
     static let bounceLimit = 64 << 20
     var closing = false
+    /// Bytes of residents that may wait for their write: volatile puts beyond that stay in memory
+    /// alone.
+    @exclusivity(unchecked) package var dirtyLimit = Int.max
+    /// Not owned; decides which puts are written. Nil: all of them.
+    @exclusivity(unchecked) package unowned(unsafe) var gate: (any WriteGate)?
     /// Prefetches under way, in no order.
     let prefetches: UnsafeMutablePointer<Int32>
     @exclusivity(unchecked) package internal(set) var prefetching = 0
@@ -317,7 +329,17 @@ package final class StagedStore {
         if !taken { waitingForLog.append(index, operations) }
     }
 
-    func deleteEnded(_ index: Int32, _ outcome: Outcome) {
+    func deleteEnded(_ index: Int32, _ ended: Outcome) {
+        var outcome = ended
+        let key = operations[index].fingerprint.stagingKey
+        if outcome.status == .notFound, let arena, let found = arena.find(key),
+            found.state.isVisible, arena.isUnwritten(found.slot)
+        {
+            // It was in memory alone; there is nothing on disk to be marked as deleted.
+            outcome.status = .deleted
+            outcome.version = log.nextPutVersion()
+            outcome.length = arena.info(found.slot).length
+        }
         if outcome.status == .deleted || outcome.status == .notFound {
             removeOlder(operations[index].fingerprint, than: outcome.version)
         }

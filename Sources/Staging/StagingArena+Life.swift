@@ -89,6 +89,23 @@ extension StagingArena {
         awaited[Int(slot.index)] = due
     }
 
+    /// A clean resident is the only copy all the same, and is told as lost should it be evicted.
+    package func setUnwritten(_ slot: ResidentSlot) {
+        precondition(state(slot) == .clean, "what is not clean is not evicted")
+        unwritten[Int(slot.index)] = true
+        counts.unwritten += 1
+    }
+
+    @inline(__always)
+    package func isUnwritten(_ slot: ResidentSlot) -> Bool { unwritten[check(slot)] }
+
+    /// The version of an unwritten resident that was evicted; each is given out once.
+    package func takeLost() -> UInt64? {
+        guard lostCount > 0 else { return nil }
+        lostCount -= 1
+        return lost[lostCount]
+    }
+
     /// Makes it the next victim, as for a block handed up to an engine that keeps it.
     package func demote(_ slot: ResidentSlot) {
         check(slot)
@@ -184,6 +201,14 @@ extension StagingArena {
             counts.residents -= 1
             count(bytes, state, -1)
             awaited[Int(index)] = 0
+            if unwritten[Int(index)] {
+                unwritten[Int(index)] = false
+                counts.unwritten -= 1
+                if departure != .removed, lostCount < residentCapacity {
+                    lost[lostCount] = table.plainInfo(index).version
+                    lostCount += 1
+                }
+            }
             policy.removed(index)
             observer?.residentLeft(index, table.key(index), departure)
         }

@@ -77,6 +77,12 @@ package final class StagingArena {
     /// By resident slot, when somebody is expected to read it, 0 for nobody: others leave before,
     /// and of these the one that is needed last.
     var awaited: UnsafeMutablePointer<UInt64>
+    /// By resident slot, whether it is the only copy although it may leave.
+    var unwritten: UnsafeMutablePointer<Bool>
+    /// Versions of such residents that were evicted and not told of yet; a reservation evicts no
+    /// more than there are slots.
+    let lost: UnsafeMutablePointer<UInt64>
+    var lostCount = 0
 
     /// Makes an arena of `slabCount` slabs for at most `residentCapacity` blocks and registers it.
     /// The policy is new and this arena's alone.
@@ -122,6 +128,9 @@ package final class StagingArena {
         prefetched.initialize(repeating: false, count: residentCapacity)
         awaited = .allocate(capacity: residentCapacity)
         awaited.initialize(repeating: 0, count: residentCapacity)
+        unwritten = .allocate(capacity: residentCapacity)
+        unwritten.initialize(repeating: false, count: residentCapacity)
+        lost = .allocate(capacity: residentCapacity)
         freeSlotCount = residentCapacity
         for index in 0..<residentCapacity {
             (slots + index).initialize(
@@ -147,6 +156,8 @@ package final class StagingArena {
         deferred.deallocate()
         prefetched.deallocate()
         awaited.deallocate()
+        unwritten.deallocate()
+        lost.deallocate()
     }
 
     /// For other threads: usable as long as it is held, even past the arena's end.

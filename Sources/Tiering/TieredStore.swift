@@ -13,8 +13,22 @@ package struct TieredConfiguration: Sendable {
     package var prefetch = PrefetchConfiguration()
     /// Who leaves staging first.
     package var replacement = ReplacementKind.adaptive
+    /// What volatile puts do when more come than the devices write.
+    package var overload = WriteOverload.waits
+    /// When volatile puts are written; the others are when they come.
+    package var writeMoment = WriteMoment.insert
+    /// All bytes written a day, the store's own included; 0: no budget.
+    package var writeBudget: UInt64 = 0
 
     package init(_ staged: StagedConfiguration) { self.staged = staged }
+}
+
+/// What volatile puts do when more come than the devices write.
+package enum WriteOverload: UInt8, CaseIterable, Sendable {
+    /// They wait until they can be written.
+    case waits
+    /// They stay in memory alone, and are lost when they leave it.
+    case staysInMemory
 }
 
 package final class TieredStore {
@@ -22,6 +36,14 @@ package final class TieredStore {
     /// Nil where there is no staging, or nothing is to be predicted.
     package let prefetcher: Prefetcher?
     package let configuration: TieredConfiguration
+    /// Decides how much of a prefix is worth loading.
+    package let judge = PrefixJudge()
+    private var looked: UInt64 = 0
+    private var backlog: WriteBacklog?
+    private var admission: WriteAdmission
+    package private(set) var wear: WearBudget?
+    /// What the manifest was last written for.
+    private var keptBalance = 0.0
 
     package static func open(
         _ configuration: TieredConfiguration, driver: any BlockDriver, clock: any Clock
@@ -36,11 +58,42 @@ package final class TieredStore {
     private init(staged: StagedStore, _ configuration: TieredConfiguration) {
         self.staged = staged
         self.configuration = configuration
+        admission = WriteAdmission(moment: configuration.writeMoment)
         prefetcher = Prefetcher(staged, configuration.prefetch)
+        backlog = Self.backlog(staged, configuration)
+        if let backlog { staged.dirtyLimit = backlog.limit }
         staged.observer = self
+        if configuration.writeBudget > 0 {
+            let (manifest, log) = (staged.log.manifest, staged.log.statistics)
+            wear = WearBudget(
+                bytesPerDay: configuration.writeBudget, balance: manifest.writeBalance,
+                balanceSeconds: manifest.writeBalanceSeconds, now: staged.log.wallSeconds,
+                written: log.writtenBytes, admitted: log.admittedBytes)
+        }
+        if configuration.writeBudget > 0 || configuration.writeMoment != .insert {
+            staged.gate = self
+        }
     }
 
-    deinit { staged.observer = nil }
+    /// Seconds of writing that may wait under `.staysInMemory`, and the most that may wait, as a
+    /// share of staging: 1 / this.
+    private static let longestBacklog = 10.0
+    private static let backlogShare = 2
+
+    private static func backlog(
+        _ staged: StagedStore, _ configuration: TieredConfiguration
+    ) -> WriteBacklog? {
+        guard configuration.overload == .staysInMemory, let arena = staged.arena else { return nil }
+        let most = arena.slabCount * arena.slabBytes / backlogShare
+        return WriteBacklog(
+            longest: longestBacklog, floor: min(configuration.staged.log.groupBytes, most),
+            ceiling: most)
+    }
+
+    deinit {
+        staged.observer = nil
+        staged.gate = nil
+    }
 
     // MARK: The pump
 
@@ -48,7 +101,58 @@ package final class TieredStore {
     @discardableResult
     package func pump() -> Bool {
         let begun = prefetcher?.advance() ?? false
-        return staged.pump() || begun
+        let progressed = staged.pump() || begun
+        let now = staged.log.clock.monotonic
+        // What was begun early stands before whatever is claimed from now on.
+        if begun || now >= looked &+ Self.lookPeriod {
+            looked = now
+            look(now)
+        }
+        return progressed
+    }
+
+    /// Nanoseconds between two looks at what the devices take.
+    private static let lookPeriod: UInt64 = 1_000_000
+
+    private func look(_ now: UInt64) {
+        judge.update(staged.log.meters)
+        if wear != nil { account() }
+        guard backlog != nil, let arena = staged.arena else { return }
+        backlog?.observe(
+            total: staged.log.statistics.groupBytes, waiting: arena.dirtyBytes, now: now)
+        staged.dirtyLimit = backlog?.limit ?? Int.max
+    }
+
+    /// A manifest is not written for fewer bytes than these.
+    private static let leastKept = 64.0 * 1024 * 1024
+
+    /// Keeps the account of writes, in the manifest too: at the end, and whenever it has changed by
+    /// a two hundredth of the budget, so that a crash does not forget more than that.
+    private func account() {
+        let log = staged.log.statistics
+        guard
+            wear?.observe(
+                written: log.writtenBytes, admitted: log.admittedBytes,
+                now: staged.log.wallSeconds) == true, let wear
+        else { return }
+        admission.share = wear.share
+        let isFar =
+            abs(wear.balance - keptBalance) > max(Self.leastKept, Double(wear.bytesPerDay) / 200)
+        if isFar { keptBalance = wear.balance }
+        staged.log.keepWriteBalance(Int64(wear.balance), seconds: wear.seconds, soon: isFar)
+    }
+
+    /// Decides how much of a prefix to load, from what is so now. Owner thread; callers of an open
+    /// store ask `judge`, which knows what was so a millisecond ago.
+    package func decide(
+        _ ask: PrefixAsk, namespaceSlot: UInt16, keys: Int, claims: Bool,
+        find: (Int) -> PrefixBlock?
+    ) -> PrefixDecision {
+        judge.update(staged.log.meters)
+        let now = staged.log.clock.monotonic
+        return claims
+            ? judge.decide(ask, namespaceSlot: namespaceSlot, keys: keys, now: now, find: find)
+            : judge.forecast(ask, namespaceSlot: namespaceSlot, keys: keys, now: now, find: find)
     }
 
     /// When the owner has to be awake next, monotonic nanoseconds.
@@ -126,17 +230,38 @@ package final class TieredStore {
     /// Refuses new writes, and brings nothing early, from now on.
     package func beginClose() {
         prefetcher?.stop()
+        if let wear {
+            staged.log.keepWriteBalance(Int64(wear.balance), seconds: wear.seconds, soon: true)
+        }
         staged.beginClose()
     }
 
     package func shutdown() {
         staged.observer = nil
+        staged.gate = nil
         staged.shutdown()
     }
 }
 
+extension TieredStore: WriteGate {
+    package func admits(keyHash: UInt64, bytes: UInt32, again: Bool) -> Bool {
+        let verdict = admission.verdict(
+            keyHash: keyHash, uses: again ? 2 : 1, outlook: .unknown, isPartial: false,
+            isLeaving: false)
+        // What waits for its second put is not asked for yet.
+        if verdict == .write || verdict == .overShare { wear?.asked(bytes) }
+        return verdict == .write
+    }
+}
+
 extension TieredStore: AccessObserver {
-    package func accessed(_ access: Access) { prefetcher?.accessed(access) }
+    package func accessed(_ access: Access) {
+        prefetcher?.accessed(access)
+        // A block that is there already was not computed because it was missing here.
+        if access.kind == .put, !staged.isPresent(access.fingerprint) {
+            judge.stored(access.namespaceSlot, now: staged.log.clock.monotonic)
+        }
+    }
 
     package func deviceReadEnded(_ fingerprint: Fingerprint, bytes: UInt32, isHit: Bool) {
         prefetcher?.deviceReadEnded(fingerprint, bytes: bytes, isHit: isHit)

@@ -47,13 +47,19 @@ struct TimedReplayOptions: ParsableArguments {
             valueName: "picks"))
     var decode: String?
 
+    @Option(
+        help: ArgumentHelp(
+            "Taken of what is there: all, profitable, or residents (profitable).",
+            valueName: "what"))
+    var claim: String?
+
     /// By option name, as `TimedOptions` takes them.
     var given: [String: String?] {
         [
             "time": time, "prefetch": prefetch, "speed": speed, "prefill-rate": prefillRate,
             "model-bytes-per-token": modelBytesPerToken, "load": load,
             "device-model": deviceModel, "block-tokens": blockTokens, "layers": layers,
-            "decode": decode,
+            "claim": claim, "decode": decode,
         ]
     }
 }

@@ -33,7 +33,7 @@ extension TimedStorePlan {
         let sixtyFourth = Int(clamping: capacity / 64)
         shape.minimumSegmentBytes =
             min(256 << 20, max(2 << 20, sixtyFourth)) / (1 << 20) * (1 << 20)
-        shape.groupBytes = max(64 << 10, min(1 << 20, shape.segmentBytes / 16)) / 4096 * 4096
+        shape.groupBytes = max(64 << 10, blockBytes)
         let bytes = shape.capacity(
             forValueBytes: max(capacity, UInt64(blockBytes)), blockBytes: blockBytes,
             blocksPerGroup: 8)
@@ -55,6 +55,8 @@ extension TimedStorePlan {
         var made = TieredConfiguration(staged)
         made.replacement = ReplacementKind(rawValue: policy.rawValue) ?? .adaptive
         made.prefetch = prefetching
+        // A device that gives everything at once takes everything at once.
+        made.overload = device == nil ? .waits : .staysInMemory
         return made
     }
 

@@ -1,11 +1,10 @@
 // VirtualStore: the store under a replay in virtual time: the very core, pumped here, on a
-// simulated
-// disk. A block of the model is stood for by a smaller one; the disk's buses are slowed down by the
-// same factor, so that a block takes as long as the model's would. Limits of the store
-// that are told
-// in bytes and have to do with time are scaled with it: reads of neighbours are not joined, since
-// one block of the model is longer than the longest joined read, and what may be under way early is
-// told in blocks. The same options give the same run to the nanosecond.
+// simulated disk. A block of the model is stood for by a smaller one; the disk's buses are slowed
+// down by the same factor, so that a block takes as long as the model's would. Limits of the store
+// that are told in bytes and have to do with time are scaled with it: reads of neighbours are not
+// joined, since one block of the model is longer than the longest joined read; a group is a few
+// blocks; and what may be under way early is told in blocks. The same options give the same run to
+// the nanosecond.
 
 import BenchKit
 import BlockIO
@@ -169,7 +168,7 @@ final class VirtualStore: TimedStore {
         store.staged.arena?.find(fingerprint.stagingKey)?.state.isVisible ?? false
     }
 
-    func present(_ blocks: ArraySlice<Int32>) -> Int {
+    private func present(_ blocks: ArraySlice<Int32>) -> Int {
         var count = 0
         for block in blocks {
             let name = fingerprint(block)
@@ -180,20 +179,53 @@ final class VirtualStore: TimedStore {
     }
 
     func claim(_ blocks: ArraySlice<Int32>, tokens: Int) -> TimedClaim {
-        let present = present(blocks)
-        guard plan.claimsResidentsOnly else {
+        switch plan.claims {
+        case .all:
+            let present = present(blocks)
             return TimedClaim(present: present, claimed: present)
+        case .residents:
+            var residents = 0
+            for block in blocks {
+                guard isResident(fingerprint(block)) else { break }
+                residents += 1
+            }
+            return TimedClaim(present: residents, claimed: residents)
+        case .profitable:
+            let made = judge(blocks, tokens: tokens, claims: true)
+            return TimedClaim(present: made.present, claimed: made.blocks)
         }
-        var residents = 0
-        while residents < present, isResident(fingerprint(blocks[blocks.startIndex + residents])) {
-            residents += 1
+    }
+
+    func forecast(_ blocks: ArraySlice<Int32>, tokens: Int) -> Double {
+        if plan.claims != .profitable {
+            return plan.model.compute(tokens: tokens, cachedBlocks: present(blocks))
         }
-        return TimedClaim(present: residents, claimed: residents)
+        return Double(judge(blocks, tokens: tokens, claims: false).endIn) / 1e9
+    }
+
+    private func judge(
+        _ blocks: ArraySlice<Int32>, tokens: Int, claims: Bool
+    ) -> PrefixDecision {
+        let model = plan.model
+        // A last block that is not full is never there.
+        let whole = min(blocks.count, tokens / model.blockTokens)
+        var ask = PrefixAsk(tokensPerBlock: UInt32(model.blockTokens))
+        ask.tokensPerSecond = model.rate
+        ask.tokensAfter = UInt64(max(1, tokens - whole * model.blockTokens))
+        ask.layers = UInt32(model.layers)
+        let place = 3 * window
+        return store.decide(
+            ask, namespaceSlot: namespaceSlot, keys: whole, claims: claims
+        ) { number in
+            keys.set(place, UInt64(blocks[blocks.startIndex + number]), Self.keyNamespace)
+            return store.staged.prefixBlock(namespaceSlot, keys[place])
+        }
     }
 
     // MARK: Loading
 
     var isLoaded: Bool { ended == wanted.count }
+    var isAsked: Bool { next == wanted.count }
 
     func load(_ blocks: ArraySlice<Int32>) throws(BenchError) {
         wanted = Array(blocks)
@@ -202,21 +234,24 @@ final class VirtualStore: TimedStore {
         // What is resident is settled before anything is loaded.
         outcomes = wanted.map { isResident(fingerprint($0)) ? .hitDRAM : .hitSSD }
         _ = loadMore()
+        while store.pump() {}
     }
 
-    /// Asks for more of the blocks. Whether it did.
+    /// Asks for more of the blocks: the last one first, so that the head of the chain is the one
+    /// used most recently; one by one they can only come in order. Whether it asked.
     private func loadMore() -> Bool {
         let first = next
         while next < wanted.count, !plan.asksSingly || ended == next,
             let place = freeGets.popLast()
         {
-            let block = wanted[next]
-            places[place] = next
+            let at = plan.asksSingly ? next : wanted.count - 1 - next
+            let block = wanted[at]
+            places[place] = at
             keys.set(place, UInt64(block), Self.keyNamespace)
             var operation = StoreOperation(
                 kind: .get, token: UInt64(place), namespaceSlot: namespaceSlot, key: keys[place])
             operation.mode = .cached
-            operation.continues = next > 0
+            operation.continues = plan.asksSingly && next > 0
             operation.pieces = UnsafePointer(pieces + place)
             operation.pieceCount = 1
             next += 1
@@ -270,12 +305,12 @@ final class VirtualStore: TimedStore {
     // MARK: Putting and touching
 
     func put(_ blocks: ArraySlice<Int32>, parent: Int32) throws(BenchError) {
-        var before = parent
-        for block in blocks {
+        // The last one first, as above.
+        for (index, block) in zip(blocks.indices, blocks).reversed() {
+            let before = index == blocks.startIndex ? parent : blocks[index - 1]
             guard let place = freePuts.popLast() else {
                 // The engine needs its memory back: what finds no room now is not stored.
                 refused += 1
-                before = block
                 continue
             }
             let bytes = UnsafeMutableRawBufferPointer(
@@ -294,7 +329,6 @@ final class VirtualStore: TimedStore {
             operation.pieceCount = 1
             operation.length = UInt32(plan.blockBytes)
             operation.durability = .volatile
-            before = block
             if !store.submit(operation) {
                 freePuts.append(place)
                 refused += 1
@@ -304,11 +338,9 @@ final class VirtualStore: TimedStore {
         if let failure { throw failure }
     }
 
-    func touch(_ blocks: ArraySlice<Int32>) {
-        for block in blocks.reversed() { store.staged.touch(fingerprint(block)) }
+    var puts: (stored: UInt64, unwritten: UInt64, refused: UInt64) {
+        (stored, store.staged.statistics.unwrittenPuts, refused)
     }
-
-    var puts: (stored: UInt64, refused: UInt64) { (stored, refused) }
 
     var prefetchFigures: PrefetchFigures { PrefetchFigures(store.prefetchStatistics) }
 

@@ -4,7 +4,7 @@
 static void library(void) {
     CHECK(hearth_version() == ((uint32_t)HEARTH_VERSION_MAJOR << 16 | HEARTH_VERSION_MINOR));
     const char *known[] = {"dir", "io_uring", "region-shared", "region-device", "lease", "hints",
-                           "list"};
+                           "list", "prefix-ask"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         CHECK(hearth_has_feature(known[i]) == 1);
     }
@@ -55,6 +55,15 @@ static void blocks(hearth_store store, hearth_namespace space, hearth_queue queu
     }
     CHECK(hearth_contains(space, &b.data, sizeof b.data, keys, BATCH, found) == BATCH);
     CHECK(hearth_prefix(space, &b.data, sizeof b.data, keys, BATCH) == BATCH);
+    /* Without a rate everything is claimed, and against an engine this slow too, or one block. */
+    hearth_prefix_ask ask = {0};
+    CHECK(sizeof ask == 96);
+    ask.tokens_per_block = 16;
+    CHECK(hearth_prefix_worth(space, &b.data, sizeof b.data, keys, BATCH, &ask) >= 1);
+    CHECK(ask.present == BATCH);
+    ask.tokens_per_second = 0.001;
+    CHECK(hearth_prefix_worth(space, &b.data, sizeof b.data, keys, BATCH, &ask) >= 1);
+    CHECK(hearth_computed(store, 1000, 50000000) == 0);
     CHECK(hearth_flush(store, newest) == 0);
     uint64_t durable = 0;
     CHECK(hearth_durable_version(store, &durable) == 0 && durable >= newest);

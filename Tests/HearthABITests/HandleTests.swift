@@ -157,8 +157,11 @@ private final class Thing: Sendable {}
             "index_entries=1M", "expected_block=8192", "table_cache=4M", "driver=threads",
             "queue_depth=32", "operations=512", "group=512K", "group_buffers=9",
             "clean_segments=3", "write_amplification=1.25", "heat_half_life=2",
+            "overload=memory", "write_on=again", "write_budget=2T",
             "statistics_period=0.5", "allow_absent=0", "holder=engine 7")
         #expect(made.writeAmplification == 1.25 && made.heatHalfLife == 2)
+        #expect(made.overload == .memory && made.writeMoment == .again)
+        #expect(made.writeBudgetBytesPerDay == 2 << 40)
         #expect(made.statisticsPeriodSeconds == 0.5)
         #expect(made.directories == ["/a", "/b"])
         #expect(made.capacityBytes == 2 << 40 && made.mode == .store && made.openMode == .strict)

@@ -66,8 +66,8 @@ import Testing
     }
 
     @Test func equalRunsAreEqualAndEarlyIsBetter() throws {
-        let first = try report([:])
-        let second = try report([:])
+        let first = try report(["claim": "all"])
+        let second = try report(["claim": "all"])
         #expect(first.json.description == second.json.description)
         let runs = first.runs
         #expect(runs.main.wrong == 0 && runs.withoutPrefetch.wrong == 0)
@@ -81,15 +81,30 @@ import Testing
     }
 
     @Test func withoutPrefetchingNothingComesEarly() throws {
-        let runs = try report(["prefetch": "off"]).runs
+        let runs = try report(["prefetch": "off", "claim": "all"]).runs
         #expect(runs.main == runs.withoutPrefetch)
         #expect(runs.main.prefetch.issued == 0 && runs.main.stall > 0)
         let bound = try report(["prefetch": "oracle"]).runs
         #expect(bound.main.stall == 0 && bound.times.mean == bound.oracleTimes.mean)
     }
 
+    /// Whatever the device, nobody waits longer than with none.
+    @Test(arguments: [("bw=20m", "0.1"), ("bw=20m", "0.9"), ("bw=1g", "0.3"), ("bw=7g", "0.3")])
+    func neverSlowerThanComputing(_ device: String, _ load: String) throws {
+        let runs = try report(["device-model": device + ",lat=80us,qd=64", "load": load]).runs
+        #expect(runs.main.wrong == 0)
+        #expect(runs.times.mean <= 1.02 * runs.recomputeTimes.mean)
+        #expect(runs.times.p99 <= 1.02 * runs.recomputeTimes.p99)
+        // What is computed instead of loaded is time lost, too.
+        #expect(runs.main.stall >= runs.main.declinedSeconds - 1e-6)
+        if device == "bw=7g" {
+            #expect(runs.times.mean < 0.95 * runs.recomputeTimes.mean)
+            #expect(runs.main.hitsSSD + runs.main.prefetch.useful > 20)
+        }
+    }
+
     @Test(arguments: [
-        ("prefetch", "session"), ("time", "real"), ("device-model", "fitted"),
+        ("prefetch", "session"), ("claim", "some"), ("time", "real"), ("device-model", "fitted"),
         ("device-model", "bw=0"), ("load", "0"), ("layers", "0"), ("speed", "-1"),
     ])
     func whatIsNotThereIsRefused(_ name: String, _ text: String) {

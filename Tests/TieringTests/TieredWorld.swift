@@ -66,9 +66,10 @@ final class TieredWorld {
     init(
         _ configuration: TieredConfiguration = TieredWorld.configuration(),
         machine: SimulatedMachine = SimulatedMachine(), faults: FaultPlan = .none,
-        seed: UInt64 = 1, latency: LatencyModel = .constant(100_000)
+        seed: UInt64 = 1, latency: LatencyModel = .constant(100_000), at time: UInt64 = 0
     ) throws {
         self.machine = machine
+        clock.advance(to: time)
         driver = SimulatedDriver(
             machine: machine, regions: RegionTable(), clock: clock, faults: faults,
             latency: latency, seed: seed)
@@ -235,5 +236,27 @@ final class TieredWorld {
     /// Takes everything clean out of staging, as a restart would.
     func emptyStaging(_ space: UInt16) {
         _ = store.staged.arena?.removeAll(namespaceSlot: space)
+    }
+}
+
+extension TieredWorld {
+    /// Lets virtual time pass.
+    func pass(_ nanoseconds: UInt64) {
+        let end = clock.monotonic + nanoseconds
+        while clock.monotonic < end {
+            if !store.pump() {
+                driver.wait(until: min(end, max(clock.monotonic + 1, store.nextDeadline)))
+            }
+        }
+    }
+
+    func close() {
+        store.beginClose()
+        settle()
+        let token = token()
+        store.staged.flush(token: token, through: .max)
+        settle()
+        store.shutdown()
+        driver.shutdown()
     }
 }

@@ -186,6 +186,7 @@ struct Swarm {
         made.prefetch.blocks = [8, 64, 1024][Int(seed / 2 % 3)]
         made.prefetch.requests = [2, 16, 64][Int(seed / 11 % 3)]
         made.prefetch.operations = [1, 4, 64][Int(seed / 13 % 3)]
+        if seed / 19 % 2 == 0 { made.overload = .staysInMemory }
         made.prefetch.patience = [1_000_000, 30_000_000_000][Int(seed / 17 % 2)]
         return made
     }

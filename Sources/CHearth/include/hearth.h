@@ -16,7 +16,8 @@
  * Threads. Every function may be called from any thread at any time unless it says otherwise.
  * Functions that wait say so. Completions of one queue may be polled by several threads; each is
  * given out once. A callback runs on the store's own thread: it must not wait, and may call only
- * hearth_submit, hearth_hint, hearth_contains, hearth_prefix and hearth_lease_end.
+ * hearth_submit, hearth_hint, hearth_contains, hearth_prefix, hearth_prefix_worth, hearth_computed
+ * and hearth_lease_end.
  *
  * Fork. A store does not live on in the child of a fork: every call there is HEARTH_E_FORKED. Open
  * the store in the process that uses it ("spawn" in Python).
@@ -194,7 +195,7 @@ typedef struct hearth_completion {
 /* major << 16 | minor of the library. */
 uint32_t hearth_version(void);
 /* 1 if the library has the feature, else 0. Known: "dir", "unix", "io_uring", "region-shared",
- * "region-device", "lease", "hints", "list". */
+ * "region-device", "lease", "hints", "list", "prefix-ask". */
 int32_t hearth_has_feature(const char *name);
 /* What went wrong in this thread's last failing call: one line; valid until its next call. */
 const char *hearth_error_message(void);
@@ -212,6 +213,7 @@ const char *hearth_reason_name(uint32_t reason);
  *   capacity, value_bytes (sets capacity so that so many bytes of values of block size fit),
  *   mode=cache|store, open=quiet|strict|fresh, max_block, segment, memory, staging, slab,
  *   staging_mode=inclusive|exclusive, prefetch=off|chain|successor|layer|all,
+ *   overload=wait|memory, write_on=insert|again, write_budget (bytes a day, 0 for none),
  *   index_entries, expected_block, table_cache,
  *   driver=auto|io_uring|threads, queue_depth, operations, group, group_buffers, clean_segments,
  *   write_amplification, heat_half_life (cache mode, decimal), statistics_period (seconds between
@@ -267,6 +269,32 @@ int64_t hearth_contains(hearth_namespace space, const void *data, uint64_t data_
 /* Keys from the first on that are there without a gap. From memory, without waiting. */
 int64_t hearth_prefix(hearth_namespace space, const void *data, uint64_t data_bytes,
                       const hearth_span *keys, uint32_t count);
+
+/* What computing takes, and what it comes to. 96 bytes. */
+typedef struct hearth_prefix_ask {
+    double tokens_per_second; /* of prefill; 0: what hearth_computed told, or a guess */
+    uint32_t tokens_per_block;
+    uint32_t layers;       /* later ones are loaded while earlier ones are computed; 0 for 1 */
+    uint64_t tokens_after; /* after the last key: computed in any case */
+    uint64_t starts_in_ns; /* until the request has its turn */
+    uint64_t loads_in_ns;  /* until the blocks are asked for */
+    /* Written by the call: */
+    uint64_t present;        /* keys that are there; those not worth loading are declined */
+    uint64_t declined_bytes; /* of these, on devices */
+    uint64_t ready_in_ns;    /* until what is worth loading is expected in memory */
+    uint64_t gain_ns;        /* sooner than with nothing read from a device */
+    uint32_t is_probe;       /* 1: one block is read to learn what reading takes */
+    uint32_t reserved0;
+    uint64_t reserved[2];
+} hearth_prefix_ask;
+
+/* Keys from the first on that are worth loading: there without a gap, and sooner in memory than
+ * computed. Whoever asks is expected to load them. From memory, without waiting. Feature
+ * "prefix-ask". */
+int64_t hearth_prefix_worth(hearth_namespace space, const void *data, uint64_t data_bytes,
+                            const hearth_span *keys, uint32_t count, hearth_prefix_ask *ask);
+/* Tells that the engine has prefilled so many tokens in so long. Feature "prefix-ask". */
+int32_t hearth_computed(hearth_store store, uint64_t tokens, uint64_t nanoseconds);
 
 /* One block as hearth_list tells of it. */
 typedef struct hearth_entry {

@@ -82,6 +82,8 @@ class Store:
         descriptor: int = -1,
     ) -> "Region":
         """Registers memory for I/O without copies: a writable buffer (kept alive) or raw memory."""
+    def computed(self, tokens: int, seconds: float) -> None:
+        """Tells that so many tokens were prefilled in so long; for `prefix_worth`."""
     def queue(self, capacity: int = 4096) -> "Queue": ...
     def hint(
         self,
@@ -112,6 +114,13 @@ class Namespace:
     def contains(self, key: bytes) -> bool: ...
     def contains_many(self, keys: Sequence[bytes]) -> list[bool]: ...
     def prefix(self, keys: Sequence[bytes]) -> int: ...
+    def prefix_worth(
+        self, keys: Sequence[bytes], *, tokens_per_block: int,
+        tokens_per_second: float | None = None, tokens_after: int = 0, layers: int = 1,
+        starts_in: float = 0, loads_in: float = 0,
+    ) -> dict[str, Any]:
+        """`blocks` worth loading of those `present`, `declined_bytes`, `ready_in` and `gain` in
+        seconds, `is_probe`. Without a rate: what `Store.computed` told, or a guess."""
 
     # One batch, waits. One Result a key.
     def get(

@@ -206,6 +206,50 @@ static PyObject *prefix(NamespaceObject *space, PyObject *const *arguments, Py_s
     return result;
 }
 
+/* Optional numbers of an ask. */
+static int take_ask(PyObject *const *values, hearth_prefix_ask *ask)
+{
+    if (take_uint32(values[1], "tokens_per_block", &ask->tokens_per_block) < 0) return -1;
+    if (values[2] && values[2] != Py_None) {
+        double rate = PyFloat_AsDouble(values[2]);
+        if (rate == -1 && PyErr_Occurred()) return -1;
+        ask->tokens_per_second = rate;
+    }
+    if (values[3] && take_uint64(values[3], "tokens_after", &ask->tokens_after) < 0) return -1;
+    if (values[4] && take_uint32(values[4], "layers", &ask->layers) < 0) return -1;
+    if (values[5] && take_seconds(values[5], "starts_in", &ask->starts_in_ns) < 0) return -1;
+    if (values[6] && take_seconds(values[6], "loads_in", &ask->loads_in_ns) < 0) return -1;
+    return 0;
+}
+
+static PyObject *prefix_worth(NamespaceObject *space, PyObject *const *arguments,
+                              Py_ssize_t count, PyObject *names)
+{
+    static const Signature signature = {
+        "prefix_worth", 7, 2, 1,
+        {"keys", "tokens_per_block", "tokens_per_second", "tokens_after", "layers", "starts_in",
+         "loads_in"}};
+    PyObject *values[7];
+    KeyList keys;
+    hearth_prefix_ask ask = {0};
+    if (arguments_take(&signature, arguments, count, names, values, NULL) < 0) return NULL;
+    if (take_ask(values, &ask) < 0 || keys_take(values[0], &keys) < 0) return NULL;
+    PyObject *result = NULL;
+    if (namespace_check(space) == 0) {
+        int64_t number = hearth_prefix_worth(space->handle, keys.data, keys.data_bytes, keys.spans,
+                                             keys.count, &ask);
+        result = number < 0
+            ? raise_error(number)
+            : Py_BuildValue("{s:L,s:K,s:K,s:d,s:d,s:O}", "blocks", (long long)number, "present",
+                            (unsigned long long)ask.present, "declined_bytes",
+                            (unsigned long long)ask.declined_bytes, "ready_in",
+                            (double)ask.ready_in_ns / 1e9, "gain", (double)ask.gain_ns / 1e9,
+                            "is_probe", ask.is_probe ? Py_True : Py_False);
+    }
+    keys_free(&keys);
+    return result;
+}
+
 /* --- Batches that wait --- */
 
 static PyObject *transfer(NamespaceObject *space, hearth_kind kind, const Signature *signature,
@@ -344,6 +388,10 @@ static PyMethodDef methods[] = {
      "contains_many($self, keys)\n--\n\nWhether each block is there. From memory."},
     {"prefix", FUNCTION(prefix), KEYWORDS,
      "prefix($self, keys)\n--\n\nHow many are there without a gap. From memory."},
+    {"prefix_worth", FUNCTION(prefix_worth), KEYWORDS,
+     "prefix_worth($self, keys, *, tokens_per_block, tokens_per_second=None, tokens_after=0,\n"
+     "             layers=1, starts_in=0, loads_in=0)\n"
+     "--\n\nHow many are worth loading: sooner in memory than computed. A dict."},
     {"get", FUNCTION(get), KEYWORDS,
      "get($self, keys, buffers, *, mode='direct', shards=None, byte_range=None, timeout=None)\n"
      "--\n\nReads a block a key. One Result a key."},

@@ -271,6 +271,21 @@ static PyObject *statistics_text(PyObject *self, PyObject *format)
     }
 }
 
+static PyObject *computed(StoreObject *store, PyObject *const *arguments, Py_ssize_t count,
+                          PyObject *names)
+{
+    static const Signature signature = {"computed", 2, 2, 2, {"tokens", "seconds"}};
+    PyObject *values[2];
+    uint64_t tokens, nanoseconds;
+    if (arguments_take(&signature, arguments, count, names, values, NULL) < 0) return NULL;
+    if (take_uint64(values[0], "tokens", &tokens) < 0
+        || take_seconds(values[1], "seconds", &nanoseconds) < 0 || store_check(store) < 0)
+        return NULL;
+    int32_t error = hearth_computed(store->handle, tokens, nanoseconds);
+    if (error < 0) return raise_error(error);
+    Py_RETURN_NONE;
+}
+
 #define KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
 #define FUNCTION(name) (PyCFunction)(void (*)(void))(name)
 
@@ -294,6 +309,9 @@ static PyMethodDef methods[] = {
      "Registers memory for I/O without copies."},
     {"queue", FUNCTION(store_queue), KEYWORDS,
      "queue($self, capacity=4096)\n--\n\nA queue for an engine with a loop of its own."},
+    {"computed", FUNCTION(computed), KEYWORDS,
+     "computed($self, tokens, seconds)\n--\n\n"
+     "Tells that so many tokens were prefilled in so long; for `prefix_worth` without a rate."},
     {"hint", FUNCTION(store_hint), KEYWORDS,
      "hint($self, kind, *, space=None, keys=(), request=0, session=0, when_ns=0, state='open', "
      "step=0, layer=0, first=0, number=0, confidence=0.0)\n--\n\n"

@@ -31,6 +31,22 @@ def test_prefix(space):
     assert space.ns.prefix(key for key in keys) == 20
 
 
+def test_prefix_worth(space):
+    keys = space.fill(20)
+    # In memory or not: against an engine this slow everything is worth loading.
+    made = space.ns.prefix_worth(keys + [b"gap"], tokens_per_block=512, tokens_per_second=1e-3)
+    assert made["present"] == 20 and 1 <= made["blocks"] <= 20 and made["gain"] >= 0
+    assert space.ns.prefix_worth([b"gap"] + keys, tokens_per_block=1)["present"] == 0
+    assert space.ns.prefix_worth([], tokens_per_block=1)["blocks"] == 0
+    space.store.computed(1000, 0.05)
+    for wrong in ({"tokens_per_block": 0}, {"tokens_per_block": 1, "tokens_per_second": -1},
+                  {"tokens_per_block": 1, "starts_in": float("nan")}):
+        with pytest.raises(ValueError):
+            space.ns.prefix_worth(keys, **wrong)
+    with pytest.raises(TypeError):
+        space.ns.prefix_worth(keys)
+
+
 @pytest.mark.parametrize("key,error,word", [
     (b"", ValueError, "0 bytes"), (b"k" * 513, ValueError, "513 bytes"), ("k", TypeError, "str"),
     (5, TypeError, "int"), (None, TypeError, "NoneType"), (bytearray(b"k"), TypeError, "bytearray"),

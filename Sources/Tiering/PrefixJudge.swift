@@ -1,0 +1,132 @@
+// PrefixJudge: what a store knows for deciding how much of a prefix to claim: what its devices
+// take, what they have been asked for, and how fast the engine computes. The owner thread brings
+// the figures up to date; lookups on any thread ask, and hold a lock for a few copies only.
+
+import LogStore
+import Synchronization
+
+/// What an engine tells when it asks for a profitable prefix.
+package struct PrefixAsk: Sendable {
+    package var tokensPerBlock: UInt32
+    /// 0: what was learnt.
+    package var tokensPerSecond: Double = 0
+    /// Tokens after the last key, which are computed anyway.
+    package var tokensAfter: UInt64 = 0
+    package var layers: UInt32 = 1
+    package var startsIn: UInt64 = 0
+    package var loadsIn: UInt64 = 0
+
+    package init(tokensPerBlock: UInt32) { self.tokensPerBlock = tokensPerBlock }
+}
+
+package struct PrefixCounts: Sendable, Equatable {
+    package var asked: UInt64 = 0
+    package var presentBlocks: UInt64 = 0
+    package var claimedBlocks: UInt64 = 0
+    /// Blocks, and bytes on devices, declined as slower than computing them.
+    package var declinedBlocks: UInt64 = 0
+    package var declinedBytes: UInt64 = 0
+    package var probes: UInt64 = 0
+    /// Asked without a rate, with none learnt: everything was claimed.
+    package var unknownRate: UInt64 = 0
+
+    package init() {}
+}
+
+package final class PrefixJudge: Sendable {
+    private struct State {
+        var devices: PrefixDevices = .init(repeating: DeviceLoad())
+        var rate = RecomputeRate()
+        var counts = PrefixCounts()
+    }
+
+    private let state = Mutex(State())
+
+    package init() {}
+
+    /// Owner thread: what the devices take by now.
+    package func update(_ meters: [ReadMeter]) {
+        state.withLock { state in
+            for device in 0..<min(meters.count, 32) {
+                state.devices[device].cost = meters[device].cost
+            }
+        }
+    }
+
+    package func computed(tokens: UInt64, nanoseconds: UInt64) {
+        state.withLock { $0.rate.computed(tokens: tokens, nanoseconds: nanoseconds) }
+    }
+
+    /// A new block was put.
+    package func stored(_ namespaceSlot: UInt16, now: UInt64) {
+        state.withLock { $0.rate.stored(namespaceSlot, now: now) }
+    }
+
+    package var counts: PrefixCounts { state.withLock { $0.counts } }
+
+    /// What is known of a device.
+    package func cost(_ device: Int) -> ReadCost {
+        state.withLock { $0.devices[min(max(device, 0), 31)].cost }
+    }
+
+    /// Tokens a second as the engine told them, 0 if it has not.
+    package var toldTokensPerSecond: Double {
+        state.withLock { $0.rate.tokenNanoseconds > 0 ? 1e9 / $0.rate.tokenNanoseconds : 0 }
+    }
+
+    /// Decides; `find` is asked for one block after the other, until it has none.
+    package func decide(
+        _ ask: PrefixAsk, namespaceSlot: UInt16, keys: Int, now: UInt64,
+        find: (Int) -> PrefixBlock?
+    ) -> PrefixDecision {
+        let (prefix, _, rate) = weigh(ask, namespaceSlot, keys, now, find)
+        return state.withLock { state in
+            let made = prefix.decide(&state.devices)
+            state.counts.asked += 1
+            state.counts.presentBlocks += UInt64(made.present)
+            state.counts.claimedBlocks += UInt64(made.blocks)
+            state.counts.declinedBlocks += UInt64(made.present - made.blocks)
+            state.counts.declinedBytes += made.declinedBytes
+            if made.isProbe { state.counts.probes += 1 }
+            if rate == 0 { state.counts.unknownRate += 1 }
+            return made
+        }
+    }
+
+    /// What would be decided; nothing is claimed or counted.
+    package func forecast(
+        _ ask: PrefixAsk, namespaceSlot: UInt16, keys: Int, now: UInt64,
+        find: (Int) -> PrefixBlock?
+    ) -> PrefixDecision {
+        let (prefix, known, _) = weigh(ask, namespaceSlot, keys, now, find)
+        var devices = known
+        return prefix.decide(&devices)
+    }
+
+    private func weigh(
+        _ ask: PrefixAsk, _ namespaceSlot: UInt16, _ keys: Int, _ now: UInt64,
+        _ find: (Int) -> PrefixBlock?
+    ) -> (ProfitablePrefix, PrefixDevices, rate: Double) {
+        let (devices, rate) = state.withLock { ($0.devices, Self.rate($0, ask, namespaceSlot)) }
+        var question = PrefixQuestion(now: now, blocks: keys, blockNanoseconds: rate)
+        question.tailNanoseconds =
+            ask.tokensPerBlock > 0 ? rate * Double(ask.tokensAfter) / Double(ask.tokensPerBlock) : 0
+        question.layers = Int(ask.layers)
+        question.startsIn = ask.startsIn
+        question.loadsIn = ask.loadsIn
+        var prefix = ProfitablePrefix(question, devices)
+        var number = 0
+        while number < keys, let block = find(number) {
+            prefix.add(block)
+            number += 1
+        }
+        return (prefix, devices, rate)
+    }
+
+    private static func rate(_ state: State, _ ask: PrefixAsk, _ slot: UInt16) -> Double {
+        let tokens = Double(ask.tokensPerBlock)
+        if ask.tokensPerSecond > 0 { return tokens * 1e9 / ask.tokensPerSecond }
+        if state.rate.tokenNanoseconds > 0 { return tokens * state.rate.tokenNanoseconds }
+        return state.rate.blockNanoseconds(slot)
+    }
+}

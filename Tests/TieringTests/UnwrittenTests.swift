@@ -1,0 +1,226 @@
+// Unwritten: volatile puts that stay in memory alone, what becomes of them, and the copies that
+// puts of blocks on disk leave.
+
+import BlockIO
+import LogStore
+import SimulatedDisk
+import Staging
+import Testing
+import Tiering
+
+/// Counts the losses that are told, by version.
+private final class Losses: StoreSink {
+    var answers: [UInt64: StoreAnswer] = [:]
+    var outcomes: [UInt64: Outcome] = [:]
+    var lost: [UInt64] = []
+    func answered(_ answer: StoreAnswer) { answers[answer.token] = answer }
+    func released(_ token: UInt64) {}
+    func controlled(_ outcome: Outcome) { outcomes[outcome.token] = outcome }
+    func happened(_ event: StoreEvent) {
+        if case .volatileLost(let version, _) = event { lost.append(version) }
+    }
+}
+
+@Suite struct UnwrittenTests {
+    private static let block = 20_000
+
+    private func volatilePut(
+        _ world: TieredWorld, _ key: String, _ space: UInt16, revision: Int = 0,
+        _ change: (inout StoreOperation) -> Void = { _ in }
+    ) -> StoreAnswer {
+        var value = payload(key, revision: revision, length: Self.block)
+        return value.withUnsafeMutableBytes {
+            world.run(.put, key, space, bytes: $0) {
+                $0.durability = .volatile
+                change(&$0)
+            }
+        }
+    }
+
+    @Test func whatIsNotWrittenIsReadWhileItIsThereAndToldWhenItGoes() throws {
+        let world = try TieredWorld(TieredWorld.configuration(staging: 1 << 20))
+        let space = world.namespace()
+        world.store.staged.dirtyLimit = 0
+        let first = volatilePut(world, "a", space)
+        #expect(first.status == .stored && first.version > 0)
+        world.settle()
+        #expect(world.store.staged.log.index.count == 0)
+        let (answer, bytes) = world.get("a", space, length: Self.block)
+        #expect(answer.status == .hit && bytes == payload("a", length: Self.block))
+        // Put again it is there already, or in conflict; it is written when somebody asks for that.
+        #expect(volatilePut(world, "a", space).status == .alreadyPresent)
+        let shorter = volatilePut(world, "a", space) { $0.length = 100 }
+        #expect(shorter.status == .conflict)
+        #expect(world.store.staged.statistics.volatileLost == 0)
+        let written = world.put("a", space, payload("a", length: Self.block))
+        #expect(written.status == .stored && written.version > first.version)
+        world.settle()
+        #expect(world.store.staged.log.index.count == 1)
+        // What was in memory alone has made way for what is written: that counts.
+        #expect(world.store.staged.statistics.volatileLost == 1)
+        #expect(world.store.staged.statistics.unwrittenPuts == 1)
+    }
+
+    @Test func eachEvictedOneIsToldOnce() throws {
+        let world = try TieredWorld(TieredWorld.configuration(staging: 1 << 20))
+        let losses = Losses()
+        let space = world.namespace()
+        world.store.staged.dirtyLimit = 0
+        var versions: [UInt64] = []
+        for number in 0..<40 {  // 16 of them fit
+            versions.append(volatilePut(world, "k\(number)", space).version)
+        }
+        world.store.sink = losses
+        var value = payload("last", length: Self.block)
+        value.withUnsafeMutableBytes { bytes in
+            let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
+            defer { piece.deallocate() }
+            piece.initialize(
+                to: Piece(
+                    region: .process, offset: UInt64(UInt(bitPattern: bytes.baseAddress)),
+                    length: UInt64(bytes.count)))
+            world.submit(.put, Array("last".utf8), space, piece) { $0.durability = .volatile }
+            world.settle()
+        }
+        #expect(losses.lost.count == 1 && versions.contains(losses.lost.first ?? 0))
+        world.store.sink = world.sink
+        let gone = world.store.staged.statistics.volatileLost
+        #expect(gone == 41 - 16)
+        var hits = 0
+        for number in 0..<40 {
+            let (answer, bytes) = world.get("k\(number)", space, length: Self.block)
+            guard answer.status == .hit else { continue }
+            hits += 1
+            #expect(bytes == payload("k\(number)", length: Self.block))
+        }
+        #expect(hits + 1 == 16)
+        #expect(world.store.staged.arena?.statistics.unwritten == 16)
+        // Deleted and purged ones are not lost.
+        _ = world.run(.delete, "last", space)
+        world.emptyStaging(space)
+        #expect(world.store.staged.statistics.volatileLost == gone)
+        #expect(world.store.staged.arena?.statistics.unwritten == 0)
+    }
+
+    @Test func aDeletedOneStaysDeletedAndAReplacedOneIsTheNewOne() throws {
+        let world = try TieredWorld(TieredWorld.configuration(staging: 1 << 20))
+        let space = world.namespace()
+        world.store.staged.dirtyLimit = 0
+        _ = volatilePut(world, "a", space)
+        _ = world.run(.delete, "a", space)
+        #expect(world.get("a", space, length: Self.block).0.status == .miss)
+        _ = volatilePut(world, "b", space)
+        let replaced = volatilePut(world, "b", space, revision: 1) { $0.replace = true }
+        #expect(replaced.status == .stored)
+        world.settle()
+        #expect(
+            world.get("b", space, length: Self.block).1
+                == payload("b", revision: 1, length: Self.block))
+        // A replacement is written, lest an older one on disk come back.
+        #expect(world.store.staged.log.index.count == 1)
+    }
+
+    @Test func aDeviceThatIsBehindDoesNotHoldStaging() throws {
+        // 20 KB take 100 ms to write; 1 MiB of staging, half of which may wait.
+        var slow = LatencyModel.constant(100_000, bytesPerSecond: 1 << 30)
+        slow.writeBytesPerSecond = 200_000
+        var configuration = TieredWorld.configuration(staging: 1 << 20)
+        configuration.staged.log.groupBytes = 64 << 10
+        configuration.overload = .staysInMemory
+        let world = try TieredWorld(configuration, latency: slow)
+        let space = world.namespace()
+        let begun = world.clock.monotonic
+        for number in 0..<200 {
+            #expect(volatilePut(world, "k\(number)", space).status == .stored)
+            #expect(world.store.staged.arena?.dirtyBytes ?? 0 <= (1 << 20) / 2 + 24_576)
+        }
+        let staged = world.store.staged.statistics
+        // All but what was written meanwhile, ten a second, and what may wait.
+        let seconds = Double(world.clock.monotonic - begun) / 1e9
+        #expect(Double(staged.unwrittenPuts) > 200 - 10 * seconds - 30)
+        #expect(staged.unwrittenPuts > 100 && staged.throttledPuts == 0)
+        // The newest are there.
+        for number in 195..<200 {
+            let (answer, bytes) = world.get("k\(number)", space, length: Self.block)
+            #expect(answer.status == .hit && bytes == payload("k\(number)", length: Self.block))
+        }
+        world.settle()
+    }
+
+    // MARK: Copies
+
+    @Test func aBlockOnDiskThatIsPutAgainIsInMemoryAfterwards() throws {
+        let world = try TieredWorld()
+        let space = world.namespace()
+        let value = payload("a", length: Self.block)
+        let first = world.put("a", space, value)
+        world.settle()
+        world.emptyStaging(space)
+        #expect(!world.isResident("a", space))
+        let again = world.put("a", space, value)
+        #expect(again.status == .alreadyPresent && again.version == first.version)
+        #expect(world.isResident("a", space))
+        let reads = world.store.staged.log.statistics.readBytes
+        let (answer, bytes) = world.get("a", space, length: Self.block, mode: .cached)
+        #expect(answer.status == .hit && bytes == value && answer.version == first.version)
+        #expect(world.store.staged.log.statistics.readBytes == reads)
+        #expect(world.store.staged.statistics.copiesKept == 1)
+    }
+
+    /// The key's first value stands: other bytes of the same length are no copy of it.
+    @Test func otherBytesUnderTheKeyAreNotKept() throws {
+        let world = try TieredWorld()
+        let space = world.namespace()
+        let value = payload("a", length: Self.block)
+        world.put("a", space, value)
+        world.settle()
+        world.emptyStaging(space)
+        #expect(
+            world.put("a", space, payload("a", revision: 1, length: Self.block)).status
+                == .alreadyPresent)
+        #expect(!world.isResident("a", space))
+        #expect(world.get("a", space, length: Self.block, mode: .cached).1 == value)
+        #expect(world.store.staged.statistics.copiesKept == 0)
+    }
+
+    @Test func withoutReadCopiesNoneIsKept() throws {
+        let world = try TieredWorld(TieredWorld.configuration(inclusive: false))
+        let space = world.namespace()
+        world.put("a", space, payload("a", length: Self.block))
+        world.settle()
+        world.emptyStaging(space)
+        world.put("a", space, payload("a", length: Self.block))
+        #expect(!world.isResident("a", space))
+    }
+
+    // MARK: The backlog
+
+    @Test func whatMayWaitFollowsWhatIsWritten() {
+        var backlog = WriteBacklog(longest: 2, floor: 1000, ceiling: 100_000)
+        #expect(backlog.limit == 6250)
+        var now: UInt64 = 1_000_000_000
+        var total: UInt64 = 0
+        for _ in 0..<40 {  // 10,000 bytes a second
+            backlog.observe(total: total, waiting: 5000, now: now)
+            now += 100_000_000
+            total += 1000
+        }
+        #expect(abs(backlog.limit - 20_000) < 200)
+        // Idle time tells nothing.
+        backlog.observe(total: total, waiting: 0, now: now)
+        now += 100_000_000_000
+        backlog.observe(total: total, waiting: 5000, now: now)
+        #expect(abs(backlog.limit - 20_000) < 200)
+        for _ in 0..<8000 {  // 10 bytes a second
+            backlog.observe(total: total, waiting: 5000, now: now)
+            now += 100_000_000
+            total += 1
+        }
+        #expect(backlog.limit == 1000)
+        // A burst that was gone at the next look was written at least so fast.
+        backlog.observe(total: total, waiting: 0, now: now)
+        backlog.observe(total: total, waiting: 30_000, now: now + 1_000_000)
+        backlog.observe(total: total + 30_000, waiting: 0, now: now + 2_000_000)
+        #expect(backlog.limit == backlog.ceiling)
+    }
+}
