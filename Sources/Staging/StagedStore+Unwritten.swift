@@ -42,12 +42,22 @@ extension StagedStore {
         statistics.unwrittenPuts += 1
         statistics.unwrittenBytes += UInt64(info.length)
         arena.publish(resident, dirty: false)
-        arena.setUnwritten(resident)
+        if !closing { arena.setUnwritten(resident) }
         var stored = StoreAnswer(token: operations[index].message.token, status: .stored)
         stored.version = info.version
         stored.length = info.length
         deliver(index, stored)
         resumeJoined(resident.index)
+        if closing { lost(info.version) }
+    }
+
+    /// The store is closed: what is in memory alone is told as lost while somebody still listens.
+    /// It is read until the end.
+    func loseUnwritten() {
+        guard let arena, arena.statistics.unwritten > 0 else { return }
+        for index in 0..<Int32(arena.residentCapacity) {
+            if let version = arena.giveUp(index) { lost(version) }
+        }
     }
 
     /// A put of a key that is in memory alone. False: go on as a new put, which writes it.

@@ -350,7 +350,9 @@ package final class StagedStore {
     func removeOlder(_ fingerprint: Fingerprint, than version: UInt64) {
         guard let arena, let found = arena.find(fingerprint.stagingKey), found.state.isVisible
         else { return }
-        if found.state == .clean || arena.info(found.slot).version < version {
+        let isOlder = arena.info(found.slot).version < version
+        // What is on disk is read from there again; what is not may have come since.
+        if isOlder || found.state == .clean && !arena.isUnwritten(found.slot) {
             arena.remove(found.slot)
         }
     }
@@ -414,7 +416,10 @@ package final class StagedStore {
     package func checkpoint(token: UInt64) { log.checkpoint(token: token | Self.controlBit) }
 
     /// Refuses new writes from now on; the caller pumps until idle, flushes and checkpoints.
-    package func beginClose() { closing = true }
+    package func beginClose() {
+        closing = true
+        loseUnwritten()
+    }
 
     package func shutdown() {
         log.delegate = nil

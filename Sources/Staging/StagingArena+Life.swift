@@ -99,6 +99,14 @@ extension StagingArena {
     @inline(__always)
     package func isUnwritten(_ slot: ResidentSlot) -> Bool { unwritten[check(slot)] }
 
+    /// The version of a resident that is unwritten, which counts as any clean one from now on.
+    package func giveUp(_ index: Int32) -> UInt64? {
+        guard unwritten[Int(index)] else { return nil }
+        unwritten[Int(index)] = false
+        counts.unwritten -= 1
+        return table.plainInfo(index).version
+    }
+
     /// The version of an unwritten resident that was evicted; each is given out once.
     package func takeLost() -> UInt64? {
         guard lostCount > 0 else { return nil }

@@ -120,6 +120,21 @@ private final class Losses: StoreSink {
         #expect(world.store.staged.log.index.count == 1)
     }
 
+    @Test func whatIsInMemoryAloneWhenTheStoreClosesIsToldAsLost() throws {
+        let world = try TieredWorld(TieredWorld.configuration(staging: 1 << 20))
+        let losses = Losses()
+        let space = world.namespace()
+        world.store.staged.dirtyLimit = 0
+        let versions = (0..<3).map { volatilePut(world, "k\($0)", space).version }
+        world.store.sink = losses
+        world.store.beginClose()
+        #expect(losses.lost.sorted() == versions.sorted())
+        #expect(world.store.staged.statistics.volatileLost == 3)
+        world.emptyStaging(space)
+        #expect(losses.lost.count == 3, "each once")
+        world.store.sink = world.sink
+    }
+
     @Test func aDeviceThatIsBehindDoesNotHoldStaging() throws {
         // 20 KB take 100 ms to write; 1 MiB of staging, half of which may wait.
         var slow = LatencyModel.constant(100_000, bytesPerSecond: 1 << 30)
