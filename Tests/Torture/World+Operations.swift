@@ -43,7 +43,7 @@ extension World {
 
     /// Hands the operation over, pumping while there is no room.
     func submit(_ client: Client) {
-        guard let store else { return }
+        guard store != nil else { return }
         let key = model.namespaces[client.space].keys[client.key]
         client.state = .waiting
         client.submittedAt = clock.monotonic
