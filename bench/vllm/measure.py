@@ -1,6 +1,7 @@
 """Measures HearthConnector in a whole vLLM engine against recompute and vLLM's ExampleConnector.
 
-    tools/vllm-python bench/vllm/measure.py [--pairs N] [--tokens N] [--folder DIR] [restart|reuse]
+    tools/vllm-python bench/vllm/measure.py [--pairs N] [--seconds N] [--tokens N] [--folder DIR]
+        [restart|reuse]
 
 `restart`: time to first token of a prompt whose KV is on disk, each in a fresh engine with the page
 cache dropped (that needs root), in turns with ExampleConnector; beside it recompute, a one-token
@@ -19,6 +20,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +95,7 @@ def fio_seconds(folder: Path, size: int) -> float:
     return best
 
 
-def restart(model: Path, folder: Path, pairs: int, tokens: int) -> None:
+def restart(model: Path, folder: Path, pairs: int, seconds: float, tokens: int) -> None:
     extras = {"hearth": {"path": str(folder / "store"), "capacity": "5GiB"},
               "example": {"shared_storage_path": str(folder / "example")}}
     (folder / "example").mkdir()
@@ -109,28 +112,38 @@ def restart(model: Path, folder: Path, pairs: int, tokens: int) -> None:
     for _ in range(5):
         forward.append(off.generate(1, tokens)["seconds"])
     off.close()
-    seconds: dict[str, list[float]] = {"hearth": [], "example": []}
-    for pair in range(pairs):
+    took: dict[str, list[float]] = {"hearth": [], "example": []}
+    for pair in rounds(pairs, seconds):
         for connector in (("hearth", "example") if pair % 2 == 0 else ("example", "hearth")):
             one = Engine(model, connector, extras[connector])
             one.generate(99 + pair, 256)
             drop_caches()
             got = one.generate(1, tokens)
             assert got["cached"] >= tokens - 256, got["cached"]
-            seconds[connector].append(got["seconds"])
+            took[connector].append(got["seconds"])
             one.close()
     size = tokens // 128 * 128 * BYTES_A_TOKEN
     ideal = fio_seconds(folder, size) + statistics.median(forward)
-    mine, theirs = (statistics.median(seconds[name]) for name in ("hearth", "example"))
+    mine, theirs = (statistics.median(took[name]) for name in ("hearth", "example"))
     again = statistics.median(recompute)
-    print(f"{tokens} tokens, {size / 2**20:.0f} MiB of KV; {pairs} pairs, medians")
+    print(f"{tokens} tokens, {size / 2**20:.0f} MiB of KV; {len(took['hearth'])} pairs, medians")
     print(f"  recompute                        {again:8.3f} s")
     print(f"  prefix in the engine's own cache {statistics.median(forward):8.3f} s")
     print(f"  fio's read plus that             {ideal:8.3f} s")
     print(f"  Hearth, after a restart          {mine:8.3f} s   1/{again / mine:.1f} of recompute, "
           f"{mine / ideal:.2f} x fio's (at most 1/12 and 1.3)")
     print(f"  ExampleConnector, the same       {theirs:8.3f} s")
-    tell("Hearth over ExampleConnector", seconds["hearth"], seconds["example"], "at most 1")
+    tell("Hearth over ExampleConnector", took["hearth"], took["example"], "at most 1")
+
+
+def rounds(pairs: int, seconds: float) -> Iterator[int]:
+    """Numbers of pairs, until there are enough or, after two, no time is left."""
+    end = time.monotonic() + seconds
+    for pair in range(pairs):
+        if pair >= 2 and time.monotonic() >= end:
+            return
+        print(f"pair {pair + 1} of {pairs}", file=sys.stderr, flush=True)
+        yield pair
 
 
 def tell(what: str, mine: list[float], theirs: list[float], bar: str) -> None:
@@ -144,7 +157,7 @@ def tell(what: str, mine: list[float], theirs: list[float], bar: str) -> None:
     print(f"{line}; {bar}")
 
 
-def reuse(model: Path, folder: Path, pairs: int, tokens: int) -> None:
+def reuse(model: Path, folder: Path, pairs: int, seconds: float, tokens: int) -> None:
     engines = {"off": Engine(model, "off", {}),
                "hearth": Engine(model, "hearth", {"path": str(folder / "none"),
                                                   "capacity": "5GiB"})}
@@ -153,16 +166,16 @@ def reuse(model: Path, folder: Path, pairs: int, tokens: int) -> None:
     first: dict[str, list[float]] = {name: [] for name in engines}
     rate: dict[str, list[float]] = {name: [] for name in engines}
     seeds = random.Random(7)
-    for pair in range(pairs):
+    for pair in rounds(pairs, seconds):
         for name in (("off", "hearth") if pair % 2 == 0 else ("hearth", "off")):
             seed = seeds.randrange(1000, 10**9)
             first[name].append(engines[name].generate(seed, tokens)["seconds"])
             # New tokens after a prompt of its own: saves of the one before run beside them.
-            took = engines[name].generate(seed + 1, 512, 64)["seconds"]
-            rate[name].append((512 + 64) / took)
+            lasted = engines[name].generate(seed + 1, 512, 64)["seconds"]
+            rate[name].append((512 + 64) / lasted)
     for one in engines.values():
         one.close()
-    print(f"no reuse: prompts of {tokens} tokens; {pairs} pairs, Hearth over off")
+    print(f"no reuse: prompts of {tokens} tokens; {len(rate['off'])} pairs, Hearth over off")
     tell("time to first token", first["hearth"], first["off"], "at most 1.03")
     tell("tokens/s", rate["hearth"], rate["off"], "at least 0.97")
 
@@ -171,6 +184,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("what", nargs="?", choices=["restart", "reuse"])
     parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=float("inf"),
+                        help="no further pair is begun after so long")
     parser.add_argument("--tokens", type=int, default=4000)
     parser.add_argument("--folder", default="/var/tmp", help="on the device to be measured")
     given = parser.parse_args()
@@ -180,7 +195,7 @@ def main() -> None:
         engine.make_model(str(model), engine.FULL)
         for name, function in (("restart", restart), ("reuse", reuse)):
             if given.what in (None, name):
-                function(model, folder, given.pairs, given.tokens)
+                function(model, folder, given.pairs, given.seconds, given.tokens)
     finally:
         shutil.rmtree(folder)
 
