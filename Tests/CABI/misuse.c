@@ -142,7 +142,8 @@ static void pointers(hearth_store store, hearth_namespace space, hearth_queue qu
     REFUSED(hearth_prefix(space, "k", 1, &key, 1), HEARTH_E_ARGUMENT, "1 to 512");
     CHECK(hearth_contains(space, NULL, 0, NULL, 0, NULL) == 0);
     CHECK(hearth_prefix(space, NULL, 0, NULL, 0) == 0);
-    hearth_prefix_ask ask = {0};
+    hearth_prefix_ask ask;
+    memset(&ask, 0, sizeof ask);
     REFUSED(hearth_prefix_worth(space, NULL, 0, NULL, 0, NULL), HEARTH_E_ARGUMENT, "ask");
     REFUSED(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask), HEARTH_E_ARGUMENT, "per_block");
     ask.tokens_per_block = 1;
