@@ -150,6 +150,8 @@ static void pointers(hearth_store store, hearth_namespace space, hearth_queue qu
     CHECK(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask) == 0);
     ask.tokens_per_second = -1;
     REFUSED(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask), HEARTH_E_ARGUMENT, "per_second");
+    ask.tokens_per_second = 5e-324; /* a block takes longer than any number says */
+    CHECK(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask) == 0);
     ask.tokens_per_second = 0;
     ask.reserved[1] = 1;
     REFUSED(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask), HEARTH_E_ARGUMENT, "reserved");
