@@ -29,6 +29,9 @@ package final class MemoryPool {
                 .resource, operation: "open", subject: "\(length) bytes of buffers", errno: errno,
                 advice: "Lower the memory limit or the number of group buffers.")
         }
+        // Registering touches and pins every page: huge ones are 512 times fewer to fault in and to
+        // pin. An unregistered pool is left alone, that it takes no more than what is used.
+        if registered, length >= Self.hugeBytes { _ = madvise(memory, length, MADV_HUGEPAGE) }
         guard
             let region = driver.regions.add(
                 Region(kind: .host, base: memory, length: UInt64(length)))
@@ -55,6 +58,8 @@ package final class MemoryPool {
         munmap(base, chunkBytes * chunkCount)
         free.deallocate()
     }
+
+    private static let hugeBytes = 2 << 20
 
     package var bytes: Int { chunkBytes * chunkCount }
 
