@@ -32,10 +32,14 @@ enum CrashCommand {
         let seed = UInt64(arguments.number("--seed", 1))
         let only = arguments.string("--scenario").flatMap { Int($0) }
         let began = secondsNow()
+        let threads = arguments.number("--threads", 2)
+        let numbers = CrashScenario.all.indices.filter { number in
+            only.map { $0 == number } ?? true
+        }
         var points: [Point] = []
         var broken = 0
-        for number in CrashScenario.all.indices where only.map({ $0 == number }) ?? true {
-            guard let found = survey(number, seed) else {
+        for number in numbers {
+            guard let found = boundaries(number, seed) else {
                 broken += 1
                 continue
             }
@@ -44,12 +48,12 @@ enum CrashCommand {
         if let boundary = arguments.string("--boundary").flatMap({ Int($0) }) {
             points = points.filter { $0.boundary == boundary }
         }
-        let limit = exhaustiveBits(points, wanted)
-        let samples = max(2, (wanted + max(1, points.count) - 1) / max(1, points.count))
+        points = countUnflushed(points, seed, threads: threads)
+        let (limit, samples) = plan(points, wanted)
         let sums = Mutex(Sums(perScenario: Array(repeating: 0, count: CrashScenario.all.count)))
         let subset = arguments.string("--subset").flatMap { UInt64($0) }
         let list = points
-        Workers.run(0..<list.count, threads: arguments.number("--threads", 2)) { worker, piece in
+        Workers.run(0..<list.count, threads: threads) { worker, piece in
             let point = list[piece]
             CrashNote.set(worker, replay(point, seed, nil))
             let made = Self.try(point, seed, bits: limit, samples: samples, only: subset)
@@ -84,21 +88,21 @@ enum CrashCommand {
         return 0
     }
 
-    /// How many unflushed changes are still tried in every combination: as many as keep the number
-    /// of states within twice what was asked for, twelve at most.
-    private static func exhaustiveBits(_ points: [Point], _ wanted: Int) -> Int {
-        var bits = exhaustiveLimit
-        while bits > 2 {
-            let states = points.reduce(0) { $0 + ($1.unflushed <= bits ? 1 << $1.unflushed : 0) }
-            if states <= 2 * wanted { break }
-            bits -= 1
+    /// How many unflushed changes are still tried in every combination (as many as keep these states
+    /// within what was asked for, twelve at most), and how many samples each boundary gets that has
+    /// more: what is missing, four at least.
+    private static func plan(_ points: [Point], _ wanted: Int) -> (bits: Int, samples: Int) {
+        func exhaustive(_ bits: Int) -> Int {
+            points.reduce(0) { $0 + ($1.unflushed <= bits ? 1 << $1.unflushed : 0) }
         }
-        return bits
+        var bits = exhaustiveLimit
+        while bits > 2, exhaustive(bits) > wanted { bits -= 1 }
+        let sampled = max(1, points.count { $0.unflushed > bits })
+        return (bits, max(4, (wanted - exhaustive(bits) + sampled - 1) / sampled))
     }
 
-    /// Runs a scenario undisturbed to count its boundaries, then to each of them to count what is
-    /// unflushed there.
-    private static func survey(_ number: Int, _ seed: UInt64) -> [Point]? {
+    /// Runs a scenario undisturbed to find its boundaries.
+    private static func boundaries(_ number: Int, _ seed: UInt64) -> [Point]? {
         let scenario = CrashScenario.all[number]
         let world = begin(scenario, seed)
         let base = world.boundaries
@@ -109,17 +113,28 @@ enum CrashCommand {
             return nil
         }
         world.crash(keep: .none)
-        var points: [Point] = []
-        for boundary in 1...max(1, end - base) {
-            let world = begin(scenario, seed)
-            run(scenario, world, to: boundary)
-            points.append(
-                Point(
-                    scenario: number, boundary: boundary,
-                    unflushed: world.machine?.unflushedCount ?? 0))
-            world.crash(keep: .none)
+        return (1...max(1, end - base)).map {
+            Point(scenario: number, boundary: $0, unflushed: 0)
         }
-        return points
+    }
+
+    /// Runs to each boundary to count what is unflushed there.
+    private static func countUnflushed(
+        _ points: [Point], _ seed: UInt64, threads: Int
+    ) -> [Point] {
+        let counted = Mutex(points)
+        Workers.run(0..<points.count, threads: threads) { worker, piece in
+            let point = points[piece]
+            CrashNote.set(worker, replay(point, seed, nil))
+            let scenario = CrashScenario.all[point.scenario]
+            let world = begin(scenario, seed)
+            run(scenario, world, to: point.boundary)
+            let unflushed = world.machine?.unflushedCount ?? 0
+            counted.withLock { $0[piece].unflushed = unflushed }
+            world.crash(keep: .none)
+            return true
+        }
+        return counted.withLock { $0 }
     }
 
     private static func begin(_ scenario: CrashScenario, _ seed: UInt64) -> World {
