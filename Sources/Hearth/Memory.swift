@@ -2,6 +2,7 @@
 // memory or of registered regions. The caller keeps it in place until the call returns.
 
 import BlockIO
+import Glibc
 
 /// Memory that was registered with a store for I/O. Ends with `Store.unregister`.
 public struct MemoryRegion: Sendable, Hashable {
@@ -28,7 +29,7 @@ public final class Buffer: @unchecked Sendable {
         // Whole pages, so that the device may write the last one directly.
         let room = max(4096, (count + 4095) / 4096 * 4096)
         let memory = UnsafeMutableRawPointer.allocate(byteCount: room, alignment: 4096)
-        memory.initializeMemory(as: UInt8.self, repeating: 0, count: room)
+        memset(memory, 0, room)
         bytes = UnsafeMutableRawBufferPointer(start: memory, count: count)
     }
 

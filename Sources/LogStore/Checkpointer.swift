@@ -9,6 +9,7 @@
 // only a dump with a matching end counts.
 
 import BlockIO
+import Glibc
 import SegmentFormat
 
 enum CheckpointPhase: UInt8 {
@@ -160,7 +161,7 @@ extension LogStore {
         header.segmentCount = UInt32(totalSegments)
         let bytes = headerBytes
         checkpointer.offset = UInt64(bytes)
-        memory.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)
+        memset(memory, 0, bytes)
         checkpointer.table.removeAll(keepingCapacity: true)
         segments.forEach { id in
             let state = segments.pointer(id)
@@ -188,8 +189,7 @@ extension LogStore {
             into: UnsafeMutableRawBufferPointer(start: memory, count: bytes),
             segments: checkpointer.table, secret: manifest.secret)
         // The old dump stops counting before its file is written over: the end page goes first.
-        (memory + CheckpointHeader.endOffset).initializeMemory(
-            as: UInt8.self, repeating: 0, count: Self.pageBytes)
+        memset(memory + CheckpointHeader.endOffset, 0, Self.pageBytes)
         checkpointer.pendingIO = 1
         statistics.checkpointBytes += UInt64(bytes)
         issue(

@@ -2,6 +2,7 @@
 // pieces, and its checksums. Bytes are copied first and checked where they then lie.
 
 import BlockIO
+import Glibc
 import SegmentFormat
 
 /// Reads pieces one after the other, host or device memory alike.
@@ -125,6 +126,6 @@ package enum ImageBuilder {
     }
 
     private static func zero(_ at: UnsafeMutableRawPointer, _ count: Int) {
-        if count > 0 { at.initializeMemory(as: UInt8.self, repeating: 0, count: count) }
+        if count > 0 { memset(at, 0, count) }
     }
 }

@@ -176,7 +176,7 @@ struct Opener {
         opened.append(member.file)
         let length = Manifest.copies * Manifest.copyBytes
         let memory = UnsafeMutableRawPointer.allocate(byteCount: length, alignment: 4096)
-        memory.initializeMemory(as: UInt8.self, repeating: 0, count: length)
+        memset(memory, 0, length)
         defer { memory.deallocate() }
         // Copies are read one by one: a bad sector takes only its copy.
         for copy in 0..<Manifest.copies {
@@ -185,7 +185,7 @@ struct Opener {
                 .read, member.file, copy * Manifest.copyBytes, at, Manifest.copyBytes)
             let bytes = UnsafeRawBufferPointer(start: at, count: Manifest.copyBytes)
             if result < 0 {
-                at.initializeMemory(as: UInt8.self, repeating: 0, count: Manifest.copyBytes)
+                memset(at, 0, Manifest.copyBytes)
                 member.damagedCopies += 1
             } else if (try? Manifest.decode(copy: bytes)) == nil, !bytes.isZero {
                 member.damagedCopies += 1

@@ -3,6 +3,7 @@
 // whole, and everything is replayed from the segments.
 
 import BlockIO
+import Glibc
 import SegmentFormat
 
 /// One checkpoint being looked at or loaded.
@@ -70,7 +71,7 @@ extension LogStore {
         load.memoryBytes = load.candidates.count * 2 * Self.pageBytes
         let memory = UnsafeMutableRawPointer.allocate(
             byteCount: load.memoryBytes, alignment: 4096)
-        memory.initializeMemory(as: UInt8.self, repeating: 0, count: load.memoryBytes)
+        memset(memory, 0, load.memoryBytes)
         load.memory = memory
         recovery.checkpoint = load
         recovery.pendingIO = 2 * load.candidates.count

@@ -8,6 +8,7 @@
 // flushed: such contested keys are read and checked before the older copy is given up.
 
 import BlockIO
+import Glibc
 import SegmentFormat
 import Synchronization
 
@@ -82,7 +83,7 @@ final class Recovery {
         found = withFile
         headerBytes = max(1, found.count) * 2 * FormatConstants.pageBytes
         headerMemory = .allocate(byteCount: headerBytes, alignment: 4096)
-        headerMemory.initializeMemory(as: UInt8.self, repeating: 0, count: headerBytes)
+        memset(headerMemory, 0, headerBytes)
         headerErrors = [Int32](repeating: 0, count: 2 * found.count)
     }
 

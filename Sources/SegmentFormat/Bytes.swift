@@ -1,6 +1,8 @@
 // Little-endian loads and stores at byte offsets, and the 64-bit check of a page. Offsets are those
 // of fixed layouts; whoever decodes has made sure of the length first.
 
+import Glibc
+
 extension UnsafeRawBufferPointer {
     @inline(__always)
     func u8(_ at: Int) -> UInt8 { loadUnaligned(fromByteOffset: at, as: UInt8.self) }
@@ -38,7 +40,9 @@ extension UnsafeMutableRawBufferPointer {
         put(value.hi, at)
         put(value.lo, at + 8)
     }
-    func zero() { initializeMemory(as: UInt8.self, repeating: 0) }
+    func zero() {
+        if let base = baseAddress { memset(base, 0, count) }
+    }
 
     /// Stores the check of the whole buffer, whose check field (8 bytes at `at`) counts as zero.
     func seal(_ seed: UInt64, at: Int) {

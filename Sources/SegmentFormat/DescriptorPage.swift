@@ -2,6 +2,8 @@
 // front of a group and in a segment's footer. Records never span pages, so that each page stands
 // for itself: a damaged one costs its records and nothing else.
 
+import Glibc
+
 package enum DescriptorPageKind: UInt8, Sendable {
     case group = 1
     case footer = 2
@@ -105,7 +107,7 @@ package struct DescriptorPageWriter {
         }
         let end = Descriptor.fixedBytes + key.count + parent.count
         if end < bytes {
-            (base + end).initializeMemory(as: UInt8.self, repeating: 0, count: bytes - end)
+            memset(base + end, 0, bytes - end)
         }
         used += bytes
         recordsInPage += 1

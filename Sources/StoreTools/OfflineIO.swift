@@ -86,7 +86,7 @@ package final class PageBuffer: @unchecked Sendable {
     package init(bytes: Int) {
         count = max(bytes, 4096)
         base = .allocate(byteCount: count, alignment: 4096)
-        base.initializeMemory(as: UInt8.self, repeating: 0, count: count)
+        memset(base, 0, count)
     }
 
     deinit { base.deallocate() }

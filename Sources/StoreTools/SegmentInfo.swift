@@ -2,6 +2,7 @@
 // these two. Reading its records is `RecordReader`.
 
 import BlockIO
+import Glibc
 import LogStore
 import SegmentFormat
 
@@ -71,7 +72,7 @@ extension ClosedStore {
             let target = buffer.base + place * pageBytes
             let errno = io.read(file, offset: offset, into: target, length: pageBytes)
             if errno != 0 {
-                target.initializeMemory(as: UInt8.self, repeating: 0, count: pageBytes)
+                memset(target, 0, pageBytes)
             }
             errors.append(errno)
         }

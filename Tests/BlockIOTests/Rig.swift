@@ -47,7 +47,7 @@ final class Memory {
     init(_ length: Int, fill: UInt8 = 0) {
         self.length = length
         base = .allocate(byteCount: length, alignment: 4096)
-        base.initializeMemory(as: UInt8.self, repeating: fill, count: length)
+        memset(base, Int32(fill), length)
     }
 
     deinit { base.deallocate() }

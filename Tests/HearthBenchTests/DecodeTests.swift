@@ -9,7 +9,7 @@ import Testing
 @Suite struct DecodeTests {
     @Test func picksOverlapAsWanted() throws {
         var options = DecodeOptions()
-        (options.steps, options.pages, options.picks, options.layers) = (40, 512, 32, 8)
+        (options.steps, options.pages, options.picks, options.layers) = (16, 256, 32, 4)
         options.jump = 0
         for (steps, layers) in [(0.6, 0.3), (0.85, 0.85)] {
             (options.stepOverlap, options.layerOverlap) = (steps, layers)

@@ -2,6 +2,7 @@
 // all the while, and what the writer keeps of its rate.
 
 import BlockIO
+import Glibc
 import SimulatedDisk
 import Staging
 import Testing
@@ -38,7 +39,7 @@ import Testing
             self.space = space
             let count = readers + writers
             memory = .allocate(byteCount: count * length, alignment: 4096)
-            memory.initializeMemory(as: UInt8.self, repeating: 7, count: count * length)
+            memset(memory, 7, count * length)
             pieces = .allocate(capacity: count)
             for slot in 0..<count {
                 (pieces + slot).initialize(

@@ -2,6 +2,7 @@
 // both sides of what is asked for, so that a byte written beyond the asked length is noticed.
 
 import BlockIO
+import Glibc
 import LogStore
 import Staging
 
@@ -129,8 +130,8 @@ final class Client {
         room = length
         let low = memory + (start - Self.guardBytes)
         let high = memory + (start + length)
-        low.initializeMemory(as: UInt8.self, repeating: Self.guardByte, count: Self.guardBytes)
-        high.initializeMemory(as: UInt8.self, repeating: Self.guardByte, count: Self.guardBytes)
+        memset(low, Int32(Self.guardByte), Self.guardBytes)
+        memset(high, Int32(Self.guardByte), Self.guardBytes)
     }
 
     /// Whether nothing was written around the destination.
