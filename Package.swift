@@ -5,6 +5,13 @@ import PackageDescription
 // Imports run downwards; Tests/HouseTests holds them to that.
 let strict: [SwiftSetting] = [.swiftLanguageMode(.v6)]
 
+// HEARTH_ONLY=core leaves out all but the core and its tests: what a sanitizer builds.
+let core: Set = [
+    "CLiburing", "CISAL", "CPlatform", "SegmentFormat", "BlockIO", "SimulatedDisk", "LogStore",
+    "Staging", "StoreTools", "hearth-cli", "SegmentFormatTests", "BlockIOTests",
+    "SimulatedDiskTests", "LogStoreTests", "StagingTests", "StoreToolsTests",
+]
+
 let package = Package(
     name: "hearth",
     products: [
@@ -115,3 +122,8 @@ let package = Package(
         .testTarget(name: "HouseTests", swiftSettings: strict),
     ]
 )
+
+if Context.environment["HEARTH_ONLY"] == "core" {
+    package.products = []
+    package.targets.removeAll { !core.contains($0.name) }
+}
