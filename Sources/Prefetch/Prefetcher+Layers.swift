@@ -104,12 +104,9 @@ extension Prefetcher {
         let (first, count) = (Int(access.firstShard), Int(access.shardCount))
         if access.firstShard < layerBefore { pickStep &+= 1 }
         layerBefore = access.firstShard
-        pickTable.picked(access.fingerprint.part(first, count).hi, step: pickStep)
-        switch access.kind {
-        case .device, .joined: pickTable.missed()
-        case .resident: if unused.isMarked(access.resident) { pickTable.missed() }
-        case .touch, .miss, .put: break
-        }
+        let own = access.fingerprint.part(first, count)
+        pickTable.picked(own.hi, step: pickStep)
+        if isLeftToGuesses(access, own) { pickTable.missed() }
         guard let entry = log.lookup(access.fingerprint).entry, !entry.isDamaged,
             arena.find(access.fingerprint.stagingKey) == nil
         else { return }
@@ -128,6 +125,20 @@ extension Prefetcher {
                 request, own, access.key, access.namespaceSlot, .layer, .waiting,
                 part: (UInt16(next), UInt16(count)))
             if isTaken { pickTable.brought() } else { counts.overflowed += 1 }
+        }
+    }
+
+    /// Whether a part was brought by a guess, or could have been: what hints bring is none of what
+    /// guesses are made for, so that where hints are good few guesses are made beside them.
+    private func isLeftToGuesses(_ access: Access, _ own: Fingerprint) -> Bool {
+        switch access.kind {
+        case .device, .joined:
+            let index = queue.find(own)
+            return index < 0 || queue.blocks[Int(index)].predictor == .layer
+        case .resident:
+            let slot = access.resident
+            return unused.isMarked(slot) && unused.marks[Int(slot)].predictor == .layer
+        case .touch, .miss, .put: return false
         }
     }
 

@@ -260,6 +260,30 @@ import Tiering
         for name in names(8..<24) { #expect(read(world, space, name, 1) == .device) }
     }
 
+    /// What hints bring in time needs no guesses: they would take the device from the hints.
+    @Test func guessesFillWhatHintsLeave() throws {
+        var issued: [UInt64] = []
+        for isHinted in [false, true] {
+            let (world, space) = try world(24)
+            for step in 0..<25 {
+                world.emptyStaging(space)
+                for layer in 0..<Self.shards {
+                    let picked = (0..<6).map { "page-\((step * 7 + layer * 3 + $0 * 5) % 24)" }
+                    if isHinted {
+                        pages(world, space, picked, layer: layer)
+                        world.settle()
+                    }
+                    for name in picked { read(world, space, name, layer) }
+                    progress(world, layer: layer, step: step)
+                    world.settle()
+                }
+            }
+            issued.append(world.store.prefetchStatistics[.layer].issued)
+        }
+        #expect(issued[0] > 100, "\(issued)")
+        #expect(issued[1] < issued[0] / 4, "\(issued)")
+    }
+
     @Test func whatTheLayerHasPassedIsNotBroughtAnyMore() throws {
         var configuration = Self.configuration()
         configuration.prefetch.operations = 1
