@@ -105,7 +105,8 @@ let package = Package(
         .testTarget(
             name: "HearthTests",
             dependencies: [
-                "Hearth", "StoreTools", "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk",
+                "Hearth", "StoreTools", "Staging", "LogStore", "SegmentFormat", "BlockIO",
+                "SimulatedDisk",
                 "hearth-cli", "hearth-bench",
             ], swiftSettings: strict),
         .testTarget(

@@ -26,6 +26,16 @@ package enum JSONValue: Equatable, Sendable {
         return members.first { $0.0 == key }?.1
     }
 
+    /// A number of any kind.
+    package var double: Double? {
+        switch self {
+        case .integer(let value): Double(value)
+        case .unsigned(let value): Double(value)
+        case .number(let value): value
+        default: nil
+        }
+    }
+
     private func write(to out: inout String, indent: String) {
         switch self {
         case .integer(let value): out += String(value)

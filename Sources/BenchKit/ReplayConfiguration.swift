@@ -7,6 +7,8 @@ package struct ReplayConfiguration: Sendable {
     /// nil: a new one under the working directory.
     package var directory: String?
     package var blockBytes = 64 << 10
+    /// Whether it was told.
+    package private(set) var blockBytesGiven = false
     package var join = 1
     package var dram = SizeOrShare.share(5)
     package var capacity = SizeOrShare.share(100)
@@ -43,7 +45,11 @@ package struct ReplayConfiguration: Sendable {
                 throw UsageError("--\(name): \(error)")
             }
         }
-        if isTimed, (given["block-bytes"] ?? nil) == nil { blockBytes = 4096 }
+        if timed.time == .real {
+            if let problem = unreal { throw UsageError("--time: real goes without " + problem) }
+        } else if isTimed, !blockBytesGiven {
+            blockBytes = 4096
+        }
     }
 
     private mutating func set(_ name: String, _ text: String) throws(OptionProblem) {
@@ -54,7 +60,9 @@ package struct ReplayConfiguration: Sendable {
         case "put-log": putLog = text
         case "verify-log": verifyLog = text
         case "output": output = text
-        case "block-bytes": blockBytes = Int(try OptionValue.integer(text, in: 1...(64 << 20)))
+        case "block-bytes":
+            blockBytes = Int(try OptionValue.integer(text, in: 1...(64 << 20)))
+            blockBytesGiven = true
         case "join": join = Int(try OptionValue.integer(text, in: 1...65536))
         case "dram": dram = try OptionValue.sizeOrShare(text)
         case "capacity": capacity = try OptionValue.sizeOrShare(text)
@@ -88,6 +96,17 @@ package struct ReplayConfiguration: Sendable {
             chat.turns = turns
         default: preconditionFailure("no option --\(name)")
         }
+    }
+
+    /// What only virtual time can have; nil: nothing of it was asked for.
+    private var unreal: String? {
+        if timed.deviceGiven { return "--device-model: the device is the one at hand" }
+        if timed.decode != nil { return "--decode" }
+        if timed.prefetch == .oracle { return "--prefetch oracle" }
+        if policies.contains(where: { $0 != .adaptive }) {
+            return "--policy: an open store's is its own"
+        }
+        return nil
     }
 
     /// Refuses the first word that looks like an option and is none, naming the nearest.

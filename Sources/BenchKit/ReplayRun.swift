@@ -157,6 +157,19 @@ package struct ReplayDirectory {
         remove = !keep
     }
 
+    /// A new one in a directory, which is made where it is absent.
+    package init(within parent: String, keep: Bool) throws(BenchError) {
+        if mkdir(parent, 0o700) != 0, errno != EEXIST {
+            throw BenchError("--directory=\(parent): \(errorText(errno))", code: errno)
+        }
+        var name = Array("\(parent)/hearth-replay-XXXXXX".utf8CString)
+        guard mkdtemp(&name) != nil else {
+            throw BenchError("a directory in \(parent): \(errorText(errno))", code: errno)
+        }
+        path = String(decoding: name.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        remove = !keep
+    }
+
     package func finish() {
         if remove { Self.removeTree(path) }
     }

@@ -2,6 +2,8 @@
 // server and the device are taken to do, and what the store is to bring early.
 
 package enum TimeChoice: String, CaseIterable, Sendable {
+    /// The machine's own, on a store of files.
+    case real
     case virtual
 }
 
@@ -57,8 +59,17 @@ package struct TimedOptions: Equatable, Sendable {
     /// Tokens a second.
     package var prefillRate = 20_000.0
     package var modelBytesPerToken: UInt64 = 128 << 10
-    package var load: Double?
+    /// Whether it was told.
+    package private(set) var modelBytesGiven = false
+    /// Several are played one after the other.
+    package var loads: [Double] = []
+    /// A page with plots goes there.
+    package var report: String?
     package var device = DeviceModel.standard
+    /// Whether it was told.
+    package private(set) var deviceGiven = false
+    /// Fitted to the disk of the directory, before anything is played.
+    package private(set) var deviceFitted = false
     /// nil: told by the trace's fullest request.
     package var blockTokens: Int?
     package var layers = 32
@@ -72,7 +83,7 @@ package struct TimedOptions: Equatable, Sendable {
 
     package static let names = [
         "time", "prefetch", "speed", "prefill-rate", "model-bytes-per-token", "load",
-        "device-model", "block-tokens", "layers", "claim", "decode",
+        "device-model", "block-tokens", "layers", "claim", "decode", "report",
     ]
 
     package mutating func set(_ name: String, _ text: String) throws(OptionProblem) {
@@ -85,9 +96,16 @@ package struct TimedOptions: Equatable, Sendable {
             prefillRate = Double(try OptionValue.integer(text, in: 1...1_000_000_000))
         case "model-bytes-per-token":
             modelBytesPerToken = try OptionValue.integer(text, in: 1...(1 << 30))
-        case "load": load = try Self.number(text, 0.001...10)
+            modelBytesGiven = true
+        case "load":
+            for word in text.split(separator: ",", omittingEmptySubsequences: false) {
+                loads.append(try Self.number(String(word), 0.001...10))
+            }
+        case "report": report = text
         case "device-model":
-            device = try DeviceModel(text)
+            deviceFitted = text == "fitted"
+            if !deviceFitted { device = try DeviceModel(text) }
+            deviceGiven = true
         case "block-tokens": blockTokens = Int(try OptionValue.integer(text, in: 1...(1 << 20)))
         case "layers": layers = Int(try OptionValue.integer(text, in: 1...4096))
         case "claim": claim = try OptionValue.choice(text)

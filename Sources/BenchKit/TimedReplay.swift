@@ -33,6 +33,9 @@ package struct TimedResult: Equatable, Sendable {
     package var computeSeconds: Double { compute.reduce(0, +) }
     /// Seconds of it for blocks that were there and were declined.
     package var declinedSeconds = 0.0
+    /// Seconds that turns began after their time, since the replay itself was busy; 0 in virtual
+    /// time. They are in the times to first token.
+    package var slip = 0.0
 }
 
 package struct TimedReplay {
@@ -122,8 +125,19 @@ package struct TimedReplay {
         }
         if isAnnounced { store.withdraw(request) }
         count(request, claim, load, begun: begun, loadSeconds: seconds)
+        result.slip += Double(begun - min(begun, start)) / 1e9
+        // A block that is less than full is another one next time.
+        let whole = trace.endsPartial[request] ? blocks.dropLast() : blocks
+        let new = whole.dropFirst(load.usable)
+        if !new.isEmpty { try store.prepare(new) }
         try pass(until: serverFree, store)
-        try finish(request, blocks, from: load.usable, store)
+        if !new.isEmpty {
+            let usable = load.usable
+            try store.put(new, parent: usable > 0 ? blocks[blocks.startIndex + usable - 1] : -1)
+        }
+        if let foretold = hints.foretold {
+            store.told(trace.sessions[request], goesOn: foretold[request], whole)
+        }
     }
 
     private mutating func count(
@@ -148,21 +162,6 @@ package struct TimedReplay {
         result.prefixHits += UInt64(load.usable)
         result.declined += UInt64(claim.present - claim.claimed)
         result.declinedSeconds += max(0, compute - free)
-    }
-
-    /// Puts what was computed, and says what is known of the session.
-    private func finish(
-        _ request: Int, _ blocks: ArraySlice<Int32>, from usable: Int, _ store: any TimedStore
-    ) throws(BenchError) {
-        // A block that is less than full is another one next time.
-        let whole = trace.endsPartial[request] ? blocks.dropLast() : blocks
-        let new = whole.dropFirst(usable)
-        if !new.isEmpty {
-            try store.put(new, parent: usable > 0 ? blocks[blocks.startIndex + usable - 1] : -1)
-        }
-        if let foretold = hints.foretold {
-            store.told(trace.sessions[request], goesOn: foretold[request], whole)
-        }
     }
 
     // MARK: Time

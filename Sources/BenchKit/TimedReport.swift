@@ -1,5 +1,6 @@
-// TimedReport: what a replay in time came to, as JSON and as lines to read. In virtual time nothing
-// in it depends on the machine, so that equal options give equal reports.
+// TimedReport: what a replay in time came to, as JSON and as lines to read, with the same members
+// for virtual and real time. In virtual time nothing in it depends on the machine, so that equal
+// options give equal reports.
 
 package struct TimedReport: Sendable {
     package var source: String
@@ -31,6 +32,21 @@ package struct TimedReport: Sendable {
         return before <= 0 ? 0 : 1 - runs.main.stall / before
     }
 
+    /// One load's report as it is; several as a list.
+    package static func json(_ reports: [TimedReport]) -> JSONValue {
+        if let only = reports.first, reports.count == 1 { return only.json }
+        return .object([
+            ("hearth-bench version", .text(benchVersion)), ("loads", .array(reports.map(\.json))),
+        ])
+    }
+
+    private var time: String { plan.directory == nil ? "virtual" : "real" }
+
+    private var device: String {
+        if let directory = plan.directory { return "the one of \(directory)" }
+        return plan.device?.text ?? "none"
+    }
+
     package var json: JSONValue {
         .object([
             ("hearth-bench version", .text(benchVersion)),
@@ -47,12 +63,12 @@ package struct TimedReport: Sendable {
             (
                 "model",
                 .object([
-                    ("time", .text("virtual")), ("load", .number(runs.load)),
+                    ("time", .text(time)), ("load", .number(runs.load)),
                     ("prefill_rate", .number(model.rate)),
                     ("layers", .integer(Int64(model.layers))),
                     ("block_bytes", .integer(Int64(plan.blockBytes))),
                     ("model_block_bytes", .number(plan.modelBlockBytes)),
-                    ("device", .text(plan.device?.text ?? "none")),
+                    ("device", .text(device)),
                     ("prefetch", .text(plan.prefetch.rawValue)), ("hints", .text(hints)),
                     ("claim", .text(plan.claims.rawValue)),
                     ("policy", .text(plan.policy.rawValue)),
@@ -84,7 +100,7 @@ package struct TimedReport: Sendable {
             ("stall_per_reading_request_s", .number(perReader)),
             ("stall_removed", .number(stallRemoved)),
             ("prefill_s", .number(main.computeSeconds)),
-            ("declined_s", .number(main.declinedSeconds)),
+            ("declined_s", .number(main.declinedSeconds)), ("slip_s", .number(main.slip)),
             ("oracle_prefix_hit_ratio", .number(bounds.oracle.prefixHitRatio)),
             ("recompute_prefix_hit_ratio", .number(bounds.recompute.prefixHitRatio)),
         ]
@@ -109,14 +125,36 @@ package struct TimedReport: Sendable {
     private func prefetch(_ figures: PrefetchFigures) -> JSONValue {
         .object([
             ("coverage", .number(figures.coverage)), ("accuracy", .number(figures.accuracy)),
-            ("timely", .number(figures.timeliness)),
+            ("timely", .number(figures.timeliness)), ("staged", .number(figures.staged)),
             ("lateness_mean_s", .number(figures.latenessMean)),
             ("lateness_p99_s", .number(figures.latenessP99)),
             ("wasted_bytes", .unsigned(figures.wastedBytes)),
             ("pollution", .unsigned(figures.pollution)), ("issued", .unsigned(figures.issued)),
             ("useful", .unsigned(figures.useful)),
             ("demand_misses", .unsigned(figures.demandMisses)),
+            (
+                "leads",
+                .array(
+                    figures.leads.map {
+                        .array([.number($0.seconds), .unsigned($0.count)])
+                    })
+            ),
         ])
+    }
+
+    /// What was played, and before what.
+    package var head: String {
+        "replay: \(source)\n"
+            + "  trace        \(trace.requests) requests, \(trace.accesses) block accesses, "
+            + "\(trace.unique) blocks of \(model.blockTokens) tokens\n"
+            + "  model        \(time) time, "
+            + formatted("load %.3f, %.0f tokens/s, ", runs.load, model.rate)
+            + "\(model.layers) layers, a block "
+            + figure(UInt64(plan.modelBlockBytes), binary: true, unit: "B") + " for "
+            + figure(UInt64(plan.blockBytes), binary: true, unit: "B") + "\n"
+            + "  device       \(device)\n"
+            + "  prefetch     \(plan.prefetch.rawValue), hints \(hints), claims "
+            + "\(plan.claims.rawValue), policy \(plan.policy.rawValue)\n"
     }
 
     package var text: String {
@@ -128,18 +166,7 @@ package struct TimedReport: Sendable {
         }
         let main = runs.main
         let early = main.prefetch
-        var out =
-            "replay: \(source)\n"
-            + "  trace        \(trace.requests) requests, \(trace.accesses) block accesses, "
-            + "\(trace.unique) blocks of \(model.blockTokens) tokens\n"
-            + "  model        virtual time, "
-            + formatted("load %.3f, %.0f tokens/s, ", runs.load, model.rate)
-            + "\(model.layers) layers, a block "
-            + figure(UInt64(plan.modelBlockBytes), binary: true, unit: "B") + " for "
-            + figure(UInt64(plan.blockBytes), binary: true, unit: "B") + "\n"
-            + "  device       \(plan.device?.text ?? "none")\n"
-            + "  prefetch     \(plan.prefetch.rawValue), hints \(hints), claims "
-            + "\(plan.claims.rawValue), policy \(plan.policy.rawValue)\n"
+        var out = head
         out +=
             formatted("  hits         prefix hit ratio %.4f, ", main.prefixHitRatio)
             + "\(main.hitsDRAM) DRAM + \(main.hitsSSD) SSD, \(main.declined) declined, "

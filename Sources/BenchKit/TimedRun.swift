@@ -2,7 +2,8 @@
 // for stand three others, of the same requests at the same times: an oracle, to which whatever the
 // device holds is there at once; one that computes what is not in DRAM; and one without
 // prefetching. The first two lose no time to loading, so that what they find depends on the order
-// of requests alone: each is played once, and a load is a matter of arithmetic.
+// of requests alone: each is played once, and a load is a matter of arithmetic. So they are played
+// in virtual time even where the others are played in real time.
 
 import Glibc
 import Heat
@@ -41,27 +42,55 @@ package struct TimedRun {
         self.open = open
         line = ProgressLine(configuration.progress)
         line.show("reading the trace ...")
-        trace = try PolicyRun.load(configuration)
+        var trace = try PolicyRun.load(configuration)
         line.clear()
         let blockTokens = options.blockTokens ?? trace.blockTokens
+        trace.assume(blockTokens: blockTokens)
+        self.trace = trace
         guard blockTokens > 0 else {
             throw BenchError("the trace tells no input tokens; give --block-tokens")
         }
         model = PrefillModel(
             rate: options.prefillRate, layers: options.layers, blockTokens: blockTokens)
         schedule = ArrivalPlan(times: trace.times, seed: configuration.chat.seed)
-        let whole = UInt64(trace.unique) * UInt64(configuration.blockBytes)
+        let modelBlockBytes = Double(options.modelBytesPerToken) * Double(blockTokens)
+        let blockBytes = try Self.blockBytes(configuration, modelBlockBytes)
+        let whole = UInt64(trace.unique) * UInt64(blockBytes)
         var plan = TimedStorePlan(
-            blockBytes: configuration.blockBytes,
-            modelBlockBytes: Double(options.modelBytesPerToken) * Double(blockTokens),
+            blockBytes: blockBytes,
+            modelBlockBytes: options.time == .real ? Double(blockBytes) : modelBlockBytes,
             capacity: configuration.capacity.resolved(of: whole),
             dram: configuration.dram.resolved(of: whole), device: options.device,
             prefetch: options.prefetch ?? .chain, policy: configuration.policies.first ?? .adaptive,
             claims: options.claim, model: model, seed: configuration.chat.seed)
         // Who does not know the chain at once reveals it block by block.
         plan.asksSingly = plan.prefetch == .successor
+        plan.widest = trace.widest
+        if options.time == .real { plan.directory = configuration.directory ?? "." }
         self.plan = plan
         hints = Self.hints(configuration, plan.prefetch, trace)
+    }
+
+    /// Bytes of a block of the store. In real time what is read is what is modelled.
+    private static func blockBytes(
+        _ configuration: ReplayConfiguration, _ modelled: Double
+    ) throws(BenchError) -> Int {
+        let options = configuration.timed
+        guard options.time == .real, options.modelBytesGiven else {
+            return configuration.blockBytes
+        }
+        guard modelled <= Double(64 << 20) else {
+            throw BenchError(
+                "--model-bytes-per-token makes blocks of " + formatted("%.0f", modelled)
+                    + " bytes; in real time they are stored, and 64 MiB is the most")
+        }
+        let bytes = Int(modelled)
+        if configuration.blockBytesGiven, configuration.blockBytes != bytes {
+            throw BenchError(
+                "--block-bytes is \(configuration.blockBytes) and --model-bytes-per-token makes "
+                    + "\(bytes): in real time both are what is read, so give one of them")
+        }
+        return bytes
     }
 
     private static func hints(
@@ -98,6 +127,15 @@ package struct TimedRun {
         var plan = plan
         change(&plan)
         let rate = ProgressRate(label: label, unit: "", line: line)
+        // Each run has a store of its own.
+        let scratch: ReplayDirectory? =
+            if let parent = plan.directory {
+                try ReplayDirectory(within: parent, keep: configuration.keep)
+            } else {
+                nil
+            }
+        defer { scratch?.finish() }
+        if let scratch { plan.directory = scratch.path }
         let store = try open(plan)
         let result: TimedResult
         do throws(BenchError) {
@@ -127,11 +165,22 @@ package struct TimedRun {
     package func bounds() throws(BenchError) -> Bounds {
         let arrivals = schedule.nanoseconds(factor: 1)
         let session = TimedReplay.Hints(foretold: hints.foretold)
+        func bound(_ plan: inout TimedStorePlan) {
+            plan.device = nil
+            guard plan.directory != nil else { return }
+            // As many blocks, small ones.
+            plan.directory = nil
+            let each = UInt64(plan.blockBytes)
+            (plan.capacity, plan.dram) = (plan.capacity / each * 4096, plan.dram / each * 4096)
+            plan.blockBytes = 4096
+        }
         let oracle = try play("oracle", arrivals: arrivals, hints: session) {
-            ($0.device, $0.prefetch, $0.claims) = (nil, .oracle, .all)
+            bound(&$0)
+            ($0.prefetch, $0.claims) = (.oracle, .all)
         }
         let recompute = try play("recompute", arrivals: arrivals, hints: session) {
-            ($0.device, $0.prefetch, $0.claims) = (nil, .off, .residents)
+            bound(&$0)
+            ($0.prefetch, $0.claims) = (.off, .residents)
         }
         return Bounds(oracle: oracle, recompute: recompute)
     }

@@ -1,5 +1,7 @@
-// TimedStore: the calls through which a replay in time uses a store, in virtual time. Time
-// passes only in `pass`; what was begun goes on meanwhile. Blocks are the numbers of a trace table.
+// TimedStore: the calls through which a replay in time uses a store, in virtual time or in the
+// machine's own. Virtual time passes only in `pass`; real time passes in every call, and `pass`
+// waits for the rest of it. What was begun goes on meanwhile. Blocks are the numbers of a trace
+// table.
 
 /// What a request may take from the store, decided when its turn comes.
 package struct TimedClaim: Equatable, Sendable {
@@ -35,7 +37,8 @@ package struct PrefetchFigures: Equatable, Sendable {
     package var demandMisses: UInt64 = 0
     package var latenessMean = 0.0
     package var latenessP99 = 0.0
-    /// How long before its use a block came, or after: upper ends in seconds, and how many.
+    /// How long before it was asked for a block came, up to so many seconds, and how many; below 0:
+    /// how long it was waited for.
     package var leads: [(seconds: Double, count: UInt64)] = []
     package init() {}
 
@@ -49,6 +52,8 @@ package struct PrefetchFigures: Equatable, Sendable {
     package var coverage: Double { Self.share(useful, useful + demandMisses) }
     package var accuracy: Double { Self.share(useful, issued) }
     package var timeliness: Double { Self.share(timely, useful) }
+    /// Of all blocks that the device had, those that were there when asked for.
+    package var staged: Double { Self.share(timely, useful + demandMisses) }
 
     private static func share(_ part: UInt64, _ whole: UInt64) -> Double {
         whole == 0 ? 0 : Double(part) / Double(whole)
@@ -80,6 +85,8 @@ package protocol TimedStore: AnyObject {
     var isAsked: Bool { get }
     /// What came of it.
     func loaded() throws(BenchError) -> TimedLoad
+    /// What will be put when the prefill under way ends: its bytes can be made meanwhile.
+    func prepare(_ blocks: ArraySlice<Int32>) throws(BenchError)
     /// Puts blocks that follow `parent` (negative: none) and waits for nothing.
     func put(_ blocks: ArraySlice<Int32>, parent: Int32) throws(BenchError)
     /// Blocks that were put and kept, those of them that no device was given, and blocks that the
@@ -89,6 +96,10 @@ package protocol TimedStore: AnyObject {
     /// Bytes written to the device for values and whatever goes with them.
     var deviceBytesWritten: UInt64 { get }
     func close() throws(BenchError)
+}
+
+extension TimedStore {
+    package func prepare(_ blocks: ArraySlice<Int32>) throws(BenchError) {}
 }
 
 /// What a request takes of what is there.
@@ -117,5 +128,9 @@ package struct TimedStorePlan: Equatable, Sendable {
     package var model: PrefillModel
     /// Blocks of a request are asked for one after the other.
     package var asksSingly = false
+    /// Blocks of the fullest request.
+    package var widest = 0
+    /// Where a store of files is made, in real time; nil: on a simulated disk, in virtual time.
+    package var directory: String?
     package var seed: UInt64
 }

@@ -60,6 +60,16 @@ package struct TraceTable: Sendable {
         findPartial(join: join)
     }
 
+    /// Requests of which the trace tells no tokens have whole blocks of so many.
+    package mutating func assume(blockTokens: Int) {
+        for request in inputTokens.indices where inputTokens[request] == 0 {
+            inputTokens[request] = accesses(of: request).count * blockTokens
+        }
+    }
+
+    /// Blocks of the fullest request.
+    package var widest: Int { (0..<requests).map { accesses(of: $0).count }.max() ?? 0 }
+
     package func accesses(of request: Int) -> Range<Int> {
         offsets[request]..<offsets[request + 1]
     }

@@ -56,6 +56,7 @@ extension Configuration {
         split.other =
             Self.fixedBytes + directories.count * Self.deviceBytes
             + (operationsInFlight + 512) * 2048
+            + (recordFile == nil ? 0 : Recorder.memoryBytes)
         split.staging = stagingBytes.map { stagingCost($0) } ?? 0
         return split
     }
@@ -168,6 +169,13 @@ extension Configuration {
         try Self.check("heatHalfLife", heatHalfLife, in: 0.01...100)
         try Self.check(
             "writeBudgetBytesPerDay", Int(clamping: writeBudgetBytesPerDay), in: 0...1 << 60)
+        try Self.check(
+            "recordLimitBytes", Int(clamping: recordLimitBytes), in: 64 << 10...1 << 50)
+        if let recordFile, recordFile.isEmpty || recordFile.utf8.contains(0) {
+            throw HearthError(
+                .configuration, operation: "validate", subject: "recordFile",
+                advice: "An empty path, or one with a zero byte: give a file's path, or none.")
+        }
         if statisticsPeriodSeconds != 0 {
             try Self.check(
                 "statisticsPeriodSeconds", statisticsPeriodSeconds, in: 0.05...3600,

@@ -158,6 +158,14 @@ public struct Configuration: Sendable {
     /// that cannot be written is no error of the store's: `Statistics.Trouble.pageErrors` counts.
     public var statisticsPeriodSeconds = 1.0
 
+    /// What is asked of the store and hinted to it is written there, for `hearth-bench replay` to
+    /// play: salted hashes of keys, times, sizes, nothing of the values. A file that is there is
+    /// left alone, and the new one gets a number behind its name. Default: nothing is recorded.
+    public var recordFile: String?
+    /// Bytes of that file at the most; what comes later is dropped and counted. Default 1 GiB;
+    /// 64 KiB to 2^50.
+    public var recordLimitBytes: UInt64 = 1 << 30
+
     /// Who holds the store's lock, told to whoever finds it locked. Default: process id and name.
     public var holder: String?
 

@@ -1,6 +1,5 @@
-// Hints: what an engine tells of the future. Any thread gives them; the owner applies
-// them, a part a
-// turn. Counted by kind here, and by what came of them in the statistics of prefetching.
+// Hints: what an engine tells of the future. Any thread gives them; the owner applies them, a part
+// a turn. Counted by kind here, and by what came of them in the statistics of prefetching.
 
 import LogStore
 import Staging
@@ -52,6 +51,14 @@ extension Store {
         made.namespaceSlot = namespace?.slot ?? 0
         let taken = engine.hints.push(made, instance: namespace?.instance ?? 0, keys: keys)
         shared.hints.note(hint.kind, keys: keys.count)
+        if let recorder = shared.recorder, hint.kind == .chain, let namespace {
+            recorder.record(
+                .chain, count: keys.count, due: hint.due, session: hint.session
+            ) { index, key in
+                key.id = recorder.hash(namespace.instance, keys[index])
+                return true
+            }
+        }
         return taken
     }
 

@@ -123,6 +123,9 @@ extension Store {
         guard !namespace.isPurged, let residents = shared.residents else {
             return Leases(results: results, held: held)
         }
+        if shared.recorder != nil {
+            recordGets(count: keys.count, namespace) { (keys[$0], selection) }
+        }
         var rest = leaseResidents(keys, namespace, selection, &results, &held)
         let batch = Batch(
             count: rest.count, keyBytes: rest.reduce(0) { $0 + keys[$1].bytes.count })

@@ -172,14 +172,25 @@ final class OwnerThread: Sendable {
                 return []
             }
         }
+        let recorder: Recorder?
+        do throws(HearthError) {
+            recorder = try configuration.recordFile.map { path throws(HearthError) in
+                try Recorder(path: path, limitBytes: configuration.recordLimitBytes)
+            }
+        } catch {
+            store.shutdown()
+            opened(.failure(error))
+            return []
+        }
         let owner = Owner(
             engine: engine, driver: driver, store: store, configuration: configuration)
         engine.setDriver(driver)
-        let shared = SharedStore(engine: engine, store: store)
+        let shared = SharedStore(engine: engine, store: store, recorder: recorder)
         let page = PageWriter(owner, shared)
         opened(.success(OpenedEngine(shared: shared, configuration: configuration)))
         owner.run()
         owner.endRest()
+        recorder?.end()
         page?.end(owner)
         for waiter in owner.lifecycle.waitingForRecovery { waiter(false) }
         for sink in owner.eventSinks { sink.end() }

@@ -70,19 +70,23 @@ extension Store {
             tokens: UInt64(max(0, tokens)), nanoseconds: duration.wholeNanoseconds)
     }
 
-    /// The decision; `key` gives the bytes of a key to its body.
+    /// The decision; `key` gives the bytes of a key to its body. Without `claims` it is only asked
+    /// what would be decided, and nothing is counted as about to be read.
     package func judgePrefix(
-        _ ask: PrefixAsk, in namespace: Namespace, count: Int,
+        _ ask: PrefixAsk, in namespace: Namespace, count: Int, claims: Bool = true,
         _ key: (Int, (UnsafeRawBufferPointer) -> Fingerprint) -> Fingerprint
     ) -> PrefixDecision {
         if namespace.isPurged { return PrefixDecision() }
         let wall = engine.clock.wallSeconds
-        return shared.judge.decide(
-            ask, namespaceSlot: namespace.slot, keys: count, now: engine.clock.monotonic
-        ) { number in
+        let shared = shared
+        let find = { (number: Int) in
             shared.prefixBlock(
                 key(number) { shared.fingerprint(namespace.instance, $0) }, now: wall)
         }
+        let (slot, now) = (namespace.slot, engine.clock.monotonic)
+        return claims
+            ? shared.judge.decide(ask, namespaceSlot: slot, keys: count, now: now, find: find)
+            : shared.judge.forecast(ask, namespaceSlot: slot, keys: count, now: now, find: find)
     }
 }
 

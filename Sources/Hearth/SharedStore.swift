@@ -16,6 +16,8 @@ final class SharedStore: Sendable {
     let secret: SecretKey
     let caller = Mutex(CallerCounts())
     let hints = HintCounter()
+    /// Nil: nothing is recorded.
+    let recorder: Recorder?
     /// Decides how much of a prefix is worth loading.
     let judge: PrefixJudge
     /// Pages for tools that could not be written.
@@ -27,7 +29,8 @@ final class SharedStore: Sendable {
     private let purged = Mutex<[UInt64: PurgedFlag]>([:])
 
     /// Owner thread.
-    init(engine: Engine, store tiered: TieredStore) {
+    init(engine: Engine, store tiered: TieredStore, recorder: Recorder? = nil) {
+        self.recorder = recorder
         let store = tiered.staged
         self.engine = engine
         judge = tiered.judge

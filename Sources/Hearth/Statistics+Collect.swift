@@ -30,6 +30,7 @@ extension SharedStore {
         made.hints = hints.statistics
         made.hints.dropped = engine.hints.dropped
         made.trouble.pageErrors = pageErrors.load(ordering: .relaxed)
+        made.recording = recorder?.statistics ?? Statistics.Recording()
         return made
     }
 }

@@ -59,6 +59,10 @@ extension Statistics {
         public var inFlight = 0
         /// Bytes brought that are protected and not used yet.
         public var unusedBytes = 0
+        /// Useful blocks by powers of two of nanoseconds: how long those in time had been there,
+        /// and how long the others were waited for.
+        package var leads: [UInt64] = []
+        package var lates: [UInt64] = []
 
         /// Nothing.
         public init() {}
@@ -101,6 +105,7 @@ extension Statistics.Prefetch {
         waiting = core.waiting
         inFlight = core.inFlight
         unusedBytes = core.unusedBytes
+        (leads, lates) = (core.lead.octaves, core.lateOctaves)
     }
 
     func write(_ text: inout some StatisticsText) {

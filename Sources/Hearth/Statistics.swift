@@ -326,6 +326,8 @@ public struct Statistics: Sendable, Equatable {
     public var prefetch = Prefetch()
     /// How much of prefixes was worth loading.
     public var prefixes = Prefixes()
+    /// What is recorded.
+    public var recording = Recording()
     /// The devices, in the store's order.
     public var devices: [DeviceState] = []
     /// Recovery.

@@ -14,6 +14,7 @@ extension Store {
         _ items: [PutItem], in namespace: Namespace, options: PutOptions = PutOptions()
     ) async -> [PutResult] {
         if namespace.isPurged { return items.map { _ in PutResult(status: .invalid) } }
+        if shared.recorder != nil { recordPuts(items, namespace) }
         let batch = Batch(
             count: items.count,
             keyBytes: items.reduce(0) {
@@ -69,6 +70,9 @@ extension Store {
         _ items: [GetItem], in namespace: Namespace, options: GetOptions = GetOptions()
     ) async -> [GetResult] {
         if namespace.isPurged { return items.map { _ in GetResult(status: .invalid) } }
+        if shared.recorder != nil {
+            recordGets(count: items.count, namespace) { (items[$0].key, items[$0].selection) }
+        }
         var results = [GetResult](repeating: GetResult(status: .miss), count: items.count)
         var rest = Array(items.indices)
         if options.mode == .cached && shared.inclusive && shared.hasArena {

@@ -71,6 +71,8 @@ struct OpenOptions {
             }
             configuration.allowAbsentMembers = value == "1"
         case "holder": configuration.holder = value
+        case "record": configuration.recordFile = value
+        case "record_limit": configuration.recordLimitBytes = try Self.size(name, value)
         default:
             throw .argument(
                 "there is no option '\(name)': hearth_open in hearth.h names those there are.")

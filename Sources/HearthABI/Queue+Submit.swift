@@ -111,9 +111,41 @@ extension Queue {
             done += taken
             if taken < part { break }
         }
+        if done > 0, store.store.isRecording { record(operations, done, data) }
         // A store that has begun to close takes nothing; what was taken before is answered.
         if done == 0 { try checkOpen() }
         return done
+    }
+
+    /// Tells the recorder what was taken, in runs of one kind and namespace.
+    private func record(
+        _ operations: UnsafePointer<hearth_operation>, _ count: Int, _ data: BatchData
+    ) {
+        var known = Known(store)
+        var start = 0
+        while start < count {
+            let (kind, handle) = (operations[start].kind, operations[start].space)
+            var end = start + 1
+            while end < count, operations[end].kind == kind, operations[end].space == handle {
+                end += 1
+            }
+            let run = operations + start
+            if kind == HEARTH_GET.rawValue, let space = known.namespace(handle) {
+                store.store.recordGets(count: end - start, in: space) {
+                    let isHead = run[$0].first_shard == 0 && run[$0].byte_offset == 0
+                    return (data.bytes(run[$0].key), isHead)
+                }
+            } else if kind == HEARTH_PUT.rawValue, let space = known.namespace(handle) {
+                store.store.recordPuts(count: end - start, in: space) {
+                    var bytes: UInt64 = 0
+                    for index in 0..<Int(run[$0].piece_count) {
+                        bytes &+= data.piece(run[$0].pieces, index).length
+                    }
+                    return (data.bytes(run[$0].key), data.bytes(run[$0].parent), bytes)
+                }
+            }
+            start = end
+        }
     }
 
     private func submitPart(

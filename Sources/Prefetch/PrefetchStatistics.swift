@@ -38,6 +38,8 @@ package struct PrefetchStatistics: Sendable {
     package var pollution: UInt64 = 0
     /// How late useful blocks were; those in time are in it as 0.
     package var lateness = LatenessHistogram()
+    /// How long useful blocks that were in time had been there before they were asked for.
+    package var lead = LatenessHistogram()
     /// Keys that were hinted: not stored, in staging already, waiting or under way already.
     package var hintedAbsent: UInt64 = 0
     package var hintedResident: UInt64 = 0
@@ -75,6 +77,13 @@ package struct PrefetchStatistics: Sendable {
 
     package var total: PredictorStatistics {
         predictors.reduce(into: PredictorStatistics()) { $0 += $1 }
+    }
+
+    /// How late those were that were late, by powers of two of nanoseconds.
+    package var lateOctaves: [UInt64] {
+        var made = lateness.octaves
+        made[0] -= lateness.zeros
+        return made
     }
 
     /// Useful over useful and demand misses.
@@ -117,6 +126,19 @@ package struct LatenessHistogram: Sendable {
         let top = bucket / 8 + 2
         return (UInt64(bucket % 8) + 9) << UInt64(top - 3) &- 1
     }
+
+    /// Counts by powers of two: in place n those from 2^n to below 2^(n+1), 0 with 1.
+    package var octaves: [UInt64] {
+        var made = [UInt64](repeating: 0, count: 64)
+        for bucket in counts.indices where counts[bucket] > 0 {
+            let end = Self.upperEnd(bucket)
+            made[end < 2 ? 0 : 63 - end.leadingZeroBitCount] += counts[bucket]
+        }
+        return made
+    }
+
+    /// Of these, those of 0.
+    package var zeros: UInt64 { counts[0] }
 
     package var mean: UInt64 { count == 0 ? 0 : sum / count }
 

@@ -80,6 +80,7 @@ extension Prefetcher: AccessObserver {
             $0.timely += 1
         }
         counts.lateness.record(0)
+        counts.lead.record(log.clock.monotonic &- mark.came)
     }
 
     package func prefetchEnded(

@@ -31,6 +31,9 @@ enum RowCommand {
                 name: "beside", options: BesideRow.options,
                 run: attempt(BesideRow.plan, BesideRow.measure)),
             Row(
+                name: "flood", options: FloodRow.options,
+                run: attempt(FloodRow.plan, FloodRow.measure)),
+            Row(
                 name: "contains", options: ContainsRow.options,
                 run: attempt(ContainsRow.plan, ContainsRow.measure)),
             Row(

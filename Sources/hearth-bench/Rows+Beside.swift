@@ -128,7 +128,7 @@ enum BesideRow {
         ]
     }
 
-    private static func layOut(
+    static func layOut(
         _ kv: KvStore, _ options: JobOptions, _ units: UInt64
     ) throws(BenchError) {
         let space = options.namespace(job: 0)
@@ -143,7 +143,7 @@ enum BesideRow {
     }
 
     /// The 99th percentile of a get's time, nanoseconds.
-    private static func p99(
+    static func p99(
         _ kv: KvStore, _ options: JobOptions, _ units: UInt64, _ seconds: Double
     ) throws(BenchError) -> UInt64 {
         let loop = try GetLoop(kv, options, units: units, timed: true)

@@ -46,12 +46,49 @@ enum EventsRow {
         }
         let bound = events.memoryBytes
         try events.close()
+        let recorded = try recorded(plan.events)
+        members.append(("ns_recorded", .number(recorded.nanoseconds)))
+        worst = (
+            max(worst.nanoseconds, recorded.nanoseconds),
+            max(worst.allocations, recorded.allocations)
+        )
         return [
             ("us_per_event", .number(worst.nanoseconds / 1000)),
             ("allocations_per_event", .number(worst.allocations)),
             ("events", .unsigned(UInt64(plan.events))), ("blocks", .unsigned(UInt64(plan.blocks))),
             ("table_bytes", .integer(Int64(bound))), ("each", .object(members)),
         ]
+    }
+}
+
+extension EventsRow {
+    /// What it takes the caller to have a key recorded, batches of 32 of them, beside the thread
+    /// that writes.
+    fileprivate static func recorded(
+        _ events: Int
+    ) throws(BenchError) -> (nanoseconds: Double, allocations: Double) {
+        let scratch = try ScratchDirectory()
+        defer { scratch.remove() }
+        var configuration = KvShape(
+            directory: scratch.path + "/store", blockBytes: 4096, valueBytes: 16 << 20
+        ).configuration()
+        configuration.recordFile = scratch.path + "/recording"
+        configuration.memoryLimitBytes += 64 << 20
+        let kv = try KvStore(configuration)
+        defer { kv.close() }
+        let batch = 32
+        let keys = KeyRoom(capacity: batch)
+        var time: UInt64 = 0
+        var calls: UInt64 = 0
+        for turn in 0..<max(1, events / batch) {
+            for place in 0..<batch { keys.set(place, UInt64(turn * batch + place), 1) }
+            let (begin, before) = (monotonicNanoseconds(), hearth_thread_allocations())
+            kv.store.recordGets(count: batch, in: kv.namespace) { (keys[$0], true) }
+            calls += hearth_thread_allocations() - before
+            time += monotonicNanoseconds() - begin
+        }
+        let all = Double(max(1, events / batch) * batch)
+        return (Double(time) / all, Double(calls) / all)
     }
 }
 

@@ -16,6 +16,11 @@ extension TimedStorePlan {
         max(1, UInt64(rate * Double(blockBytes) / modelBlockBytes))
     }
 
+    /// Whole blocks of the store, for so many bytes of the model.
+    private func scaled(bytes: Int) -> Int {
+        Int(Double(bytes) / max(1, modelBlockBytes)) * blockBytes
+    }
+
     var latency: LatencyModel {
         guard let device else { return .constant(0) }
         var made = LatencyModel.constant(
@@ -45,7 +50,7 @@ extension TimedStorePlan {
         log.maximumBlockBytes = shape.maximumBlockBytes
         log.minimumSegmentBytes = shape.minimumSegmentBytes
         log.groupBytes = shape.groupBytes
-        log.joinedReadBytes = blockBytes
+        log.joinedReadBytes = max(blockBytes, scaled(bytes: 1 << 20))
         log.operations = 8192
         log.tableCacheBytes = 1 << 20
         let slab = (blockBytes + 4095) / 4096 * 4096
@@ -71,8 +76,8 @@ extension TimedStorePlan {
             case .all: .all
             }
         made.successors = Int(clamping: capacity / UInt64(max(1, blockBytes))) / 10 * 12 + 1024
-        made.bytesInFlight = 4 * blockBytes
-        made.burstBytes = blockBytes
+        made.bytesInFlight = max(4 * blockBytes, scaled(bytes: made.bytesInFlight))
+        made.burstBytes = max(blockBytes, scaled(bytes: made.burstBytes))
         if let device { made.assumedBandwidth = Double(scaled(device.readBandwidth)) }
         return made
     }

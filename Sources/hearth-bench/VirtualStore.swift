@@ -1,10 +1,10 @@
 // VirtualStore: the store under a replay in virtual time: the very core, pumped here, on a
 // simulated disk. A block of the model is stood for by a smaller one; the disk's buses are slowed
 // down by the same factor, so that a block takes as long as the model's would. Limits of the store
-// that are told in bytes and have to do with time are scaled with it: reads of neighbours are not
-// joined, since one block of the model is longer than the longest joined read; a group is a few
-// blocks; and what may be under way early is told in blocks. The same options give the same run to
-// the nanosecond.
+// that are told in bytes and have to do with time are scaled with it: as many reads of neighbours
+// are joined as make the longest joined read of the model's blocks (none, where one is longer); a
+// group is a few blocks; and what may be under way early is told in blocks. The same options give
+// the same run to the nanosecond.
 
 import BenchKit
 import BlockIO
@@ -206,13 +206,7 @@ final class VirtualStore: TimedStore {
     private func judge(
         _ blocks: ArraySlice<Int32>, tokens: Int, claims: Bool
     ) -> PrefixDecision {
-        let model = plan.model
-        // A last block that is not full is never there.
-        let whole = min(blocks.count, tokens / model.blockTokens)
-        var ask = PrefixAsk(tokensPerBlock: UInt32(model.blockTokens))
-        ask.tokensPerSecond = model.rate
-        ask.tokensAfter = UInt64(max(1, tokens - whole * model.blockTokens))
-        ask.layers = UInt32(model.layers)
+        let (ask, whole) = PrefixAsk.of(plan.model, blocks: blocks.count, tokens: tokens)
         let place = 3 * window
         return store.decide(
             ask, namespaceSlot: namespaceSlot, keys: whole, claims: claims
@@ -391,5 +385,6 @@ extension PrefetchFigures {
         demandMisses = statistics.demandMisses
         latenessMean = Double(statistics.lateness.mean) / 1e9
         latenessP99 = Double(statistics.lateness.percentile(0.99)) / 1e9
+        setLeads(early: statistics.lead.octaves, late: statistics.lateOctaves)
     }
 }

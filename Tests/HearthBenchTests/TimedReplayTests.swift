@@ -61,7 +61,7 @@ import Testing
         let bounds = try run.bounds()
         return TimedReport(
             source: "chat", trace: run.trace, join: 1, plan: run.plan, model: run.model,
-            hints: run.hintText, runs: try run.runs(bounds, load: settings.timed.load),
+            hints: run.hintText, runs: try run.runs(bounds, load: settings.timed.loads.first),
             bounds: bounds)
     }
 
@@ -104,7 +104,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("prefetch", "session"), ("claim", "some"), ("time", "real"), ("device-model", "fitted"),
+        ("prefetch", "session"), ("claim", "some"), ("time", "wall"), ("device-model", "fit"),
         ("device-model", "bw=0"), ("load", "0"), ("layers", "0"), ("speed", "-1"),
     ])
     func whatIsNotThereIsRefused(_ name: String, _ text: String) {

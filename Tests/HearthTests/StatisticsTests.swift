@@ -45,8 +45,9 @@ import Testing
         #expect(
             object.keys.sorted() == [
                 "deletes", "devices", "driver", "durableVersion", "gets", "hints", "memory",
-                "prefetch", "prefixes", "puts", "reads", "reclaim", "recovery", "space", "trouble",
-                "writes",
+                "prefetch", "prefixes", "puts", "reads", "reclaim", "recording", "recovery",
+                "space",
+                "trouble", "writes",
             ])
         let gets = try #require(object["gets"] as? [String: Any])
         #expect((gets["missesByReason"] as? [String: Int]) == ["neverPut": 1])

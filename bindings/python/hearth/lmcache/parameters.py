@@ -21,6 +21,7 @@ STORE_OPTIONS = (
     "index_entries", "expected_block", "table_cache", "driver", "queue_depth", "operations",
     "group", "group_buffers", "clean_segments", "write_amplification", "heat_half_life",
     "statistics_period", "allow_absent", "holder", "overload", "write_on", "write_budget",
+    "record", "record_limit",
 )
 OWN = (
     "path", "capacity", "max_capacity_gb", "durability", "lock_seconds", "lock_limit_seconds",

@@ -25,7 +25,7 @@ STORE_OPTIONS = frozenset({
     "staging_mode", "index_entries", "expected_block", "table_cache", "driver", "queue_depth",
     "operations", "group", "group_buffers", "clean_segments", "write_amplification",
     "heat_half_life", "statistics_period", "allow_absent", "holder", "overload", "write_on",
-    "write_budget",
+    "write_budget", "record", "record_limit",
 })
 
 
