@@ -52,12 +52,12 @@ extension Owner {
     func advanceClosing() {
         switch lifecycle.phase {
         case .draining:
-            guard isQuiet else { return }
+            guard isQuiet || leaveSilent() else { return }
             lifecycle.phase = .flushing
             let token = control { [unowned self] _ in startCheckpoint() }
             store.flush(token: token, through: UInt64.max)
         case .settling:
-            guard isQuiet else { return }
+            guard isQuiet || leaveSilent() else { return }
             lifecycle.phase = .closed
         default: break
         }
@@ -136,8 +136,14 @@ final class OwnerThread: Sendable {
             opened(.failure(HearthError(driver: error)))
             return
         }
-        let closers = serve(driver)
-        driver.shutdown()
+        let (closers, remnant) = serve(driver)
+        if let remnant {
+            // The kernel may still write where these requests point: memory stays, and the driver
+            // with it.
+            _ = Unmanaged.passRetained(remnant)
+        } else {
+            driver.shutdown()
+        }
         for closer in closers { closer() }
     }
 
@@ -149,8 +155,11 @@ final class OwnerThread: Sendable {
         _ = Glibc.close(file)
     }
 
-    /// Opens and runs the store; on return nothing of it refers to the driver any more.
-    private func serve(_ driver: any BlockDriver) -> [@Sendable () -> Void] {
+    /// Opens and runs the store; on return nothing of it refers to the driver any more, but for a
+    /// store that a silent device still has requests of.
+    private func serve(
+        _ driver: any BlockDriver
+    ) -> (closers: [@Sendable () -> Void], remnant: StagedStore?) {
         let engine = Engine()
         let store: StagedStore
         do throws(StoreError) {
@@ -158,7 +167,7 @@ final class OwnerThread: Sendable {
                 configuration.staged, driver: driver, clock: engine.clock)
         } catch {
             opened(.failure(HearthError(error)))
-            return []
+            return ([], nil)
         }
         if configuration.openMode == .strict {
             while !store.isRecovered || !store.isIdle {
@@ -167,7 +176,7 @@ final class OwnerThread: Sendable {
             if let failure = store.log.recoveryFailure {
                 store.shutdown()
                 opened(.failure(HearthError(failure)))
-                return []
+                return ([], nil)
             }
         }
         let owner = Owner(
@@ -182,8 +191,9 @@ final class OwnerThread: Sendable {
         for waiter in owner.lifecycle.waitingForRecovery { waiter(false) }
         for sink in owner.eventSinks { sink.end() }
         engine.setDriver(nil)
+        let remnant = store.log.leavesRequests ? store : nil
         store.shutdown()
-        return owner.lifecycle.waitingForClose
+        return (owner.lifecycle.waitingForClose, remnant)
     }
 }
 

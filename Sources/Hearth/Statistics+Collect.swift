@@ -80,7 +80,19 @@ extension Owner {
         var made = Statistics.DeviceState()
         made.index = index
         let away = member == 1 ? "absent" : "struck"
-        made.state = member != 0 ? away : lostDevices.contains(index) ? "out" : "serving"
+        made.state = member == 0 ? "serving" : away
+        if place < store.log.devices.count {
+            let device = store.log.devices[place]
+            switch device.state {
+            case .healthy: break
+            case .slow, .suspect, .out, .absent, .struck: made.state = "\(device.state)"
+            }
+            made.latencyNanoseconds = device.health.recent
+            made.usualLatencyNanoseconds = device.health.usual
+            made.errors = device.health.errors
+            made.spells = device.health.spells
+            made.probes = device.health.probes
+        }
         made.segments =
             place < store.log.segments.counts.count ? store.log.segments.counts[place] : 0
         return made

@@ -179,6 +179,11 @@ extension Statistics.DeviceState {
             $0.number("index", index)
             $0.string("state", state)
             $0.number("segments", segments)
+            $0.number("latencyNanoseconds", latencyNanoseconds)
+            $0.number("usualLatencyNanoseconds", usualLatencyNanoseconds)
+            $0.number("errors", errors)
+            $0.number("spells", spells)
+            $0.number("probes", probes)
         }
     }
 }

@@ -247,10 +247,22 @@ public struct Statistics: Sendable, Equatable {
     public struct DeviceState: Sendable, Equatable {
         /// Its number in the store.
         public var index = 0
-        /// serving, out (it stopped answering in this run), absent or struck.
+        /// serving, slow (it answers late: values are written to others first), suspect (it takes
+        /// no writes, and what lies on it is a miss, until it answers probes), out (for this run),
+        /// absent or struck.
         public var state = ""
         /// Its segments, made or not.
         public var segments = 0
+        /// Mean latency of late, by size and queue; nanoseconds.
+        public var latencyNanoseconds: UInt64 = 0
+        /// The same over all the time that it was well.
+        public var usualLatencyNanoseconds: UInt64 = 0
+        /// Failed requests.
+        public var errors: UInt64 = 0
+        /// How often it has become slow, suspect or out.
+        public var spells: UInt64 = 0
+        /// Probes sent to see whether it is better.
+        public var probes: UInt64 = 0
     }
 
     /// Opening, by phase; nanoseconds.

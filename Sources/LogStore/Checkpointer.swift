@@ -30,6 +30,9 @@ struct Checkpointer {
     var entries: UInt64 = 0
     var pendingIO = 0
     var failed = false
+    /// The device that it is written to, and which attempt it is, in the tags of its requests.
+    var device = 0
+    var attempt: UInt32 = 0
     var offset: UInt64 = 0
     /// Bytes written by the store when the last one began.
     var lastWritten: UInt64 = 0
@@ -84,7 +87,12 @@ extension LogStore {
     }
 
     /// The device that keeps the checkpoints: the first that takes writes.
-    private var checkpointDevice: Int? { devices.firstIndex { $0.takesWrites } }
+    private var checkpointDevice: Int? {
+        devices.firstIndex { device in
+            // Of one that was given up, writes may still come to the file.
+            device.takesWrites && !orphanedCheckpoints.contains { $0.device == device.index }
+        }
+    }
 
     private func checkpointFile(_ device: Int, _ sequence: UInt64) -> FileID? {
         let number = Int(sequence % 2)
@@ -136,6 +144,8 @@ extension LogStore {
             return
         }
         checkpointer.sequence += 1
+        checkpointer.device = device
+        checkpointer.attempt = (checkpointer.attempt + 1) & 0xFFFF
         checkpointer.bucket = 0
         checkpointer.chunk = 0
         checkpointer.entries = 0
@@ -190,10 +200,11 @@ extension LogStore {
         statistics.checkpointBytes += UInt64(bytes)
         issue(
             IORequest(
-                tag: Self.tag(.checkpoint, 0), operation: .write, file: file, fileOffset: 0,
+                tag: checkpointTag(), operation: .write, file: file, fileOffset: 0,
                 piece: Piece(
                     region: .process, offset: UInt64(UInt(bitPattern: memory)),
-                    length: UInt64(bytes))))
+                    length: UInt64(bytes))),
+            on: checkpointer.device)
     }
 
     /// Pages of a segment whose blocks, if they are alive, are in the index: what lies behind is
@@ -234,9 +245,10 @@ extension LogStore {
             statistics.checkpointBytes += UInt64(CheckpointChunk.chunkBytes)
             issue(
                 IORequest(
-                    tag: Self.tag(.checkpoint, number, UInt32(number) + 1), operation: .write,
+                    tag: checkpointTag(chunk: number), operation: .write,
                     file: file, fileOffset: checkpointer.offset,
-                    piece: pool.piece(number, length: CheckpointChunk.chunkBytes)))
+                    piece: pool.piece(number, length: CheckpointChunk.chunkBytes)),
+                on: checkpointer.device)
             checkpointer.offset += UInt64(CheckpointChunk.chunkBytes)
         }
         if checkpointer.bucket >= index.bucketCount && checkpointer.pendingIO == 0 {
@@ -268,14 +280,25 @@ extension LogStore {
         checkpointer.pendingIO = 1
         issue(
             IORequest(
-                tag: Self.tag(.checkpoint, 0), operation: .sync, file: file, fileOffset: 0,
-                piece: Piece(region: .process, offset: 0, length: 0)))
+                tag: checkpointTag(), operation: .sync, file: file, fileOffset: 0,
+                piece: Piece(region: .process, offset: 0, length: 0)),
+            on: checkpointer.device)
+    }
+
+    /// The tag's low half: the attempt, and the number of a chunk plus one, or 0.
+    private func checkpointTag(chunk: Int32 = -1) -> UInt64 {
+        Self.tag(.checkpoint, 0, checkpointer.attempt << 16 | UInt32(chunk + 1))
     }
 
     func checkpointCompleted(_ aux: UInt32, _ completion: IOCompletion) {
+        guard aux >> 16 == checkpointer.attempt, checkpointer.pendingIO > 0 else {
+            orphanEnded(aux >> 16)
+            return
+        }
+        let chunk = Int32(aux & 0xFFFF) - 1
         checkpointer.pendingIO -= 1
         if completion.result < 0 { checkpointer.failed = true }
-        if aux > 0 { checkpointPool?.give(Int32(aux) - 1) }
+        if chunk >= 0 { checkpointPool?.give(chunk) }
         guard checkpointer.pendingIO == 0 else { return }
         if checkpointer.failed {
             endCheckpoint(failed: true)
@@ -304,14 +327,15 @@ extension LogStore {
         statistics.checkpointBytes += UInt64(Self.pageBytes)
         issue(
             IORequest(
-                tag: Self.tag(.checkpoint, 0), operation: .write, file: file,
+                tag: checkpointTag(), operation: .write, file: file,
                 fileOffset: UInt64(CheckpointHeader.endOffset),
                 piece: Piece(
                     region: .process, offset: UInt64(UInt(bitPattern: memory)),
-                    length: UInt64(Self.pageBytes))))
+                    length: UInt64(Self.pageBytes))),
+            on: checkpointer.device)
     }
 
-    private func endCheckpoint(failed: Bool) {
+    func endCheckpoint(failed: Bool) {
         checkpointer.phase = .idle
         if failed && sweepOwner == nil { index.cancelScans() }
         checkpointFileInUse = nil

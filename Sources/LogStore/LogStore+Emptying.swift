@@ -85,7 +85,8 @@ extension LogStore {
                 tag: Self.tag(.reclaimRead, Int32(device)), operation: .read, file: file(segment),
                 fileOffset: Self.offset(page: reclaimers[device].nextPage),
                 piece: reclaimPool.piece(
-                    reclaimers[device].chunk, length: pages * Self.pageBytes)))
+                    reclaimers[device].chunk, length: pages * Self.pageBytes)),
+            on: device)
     }
 
     func footerRead(_ device: Int, _ errno: Int32) {
@@ -279,7 +280,8 @@ extension LogStore {
                     tag: Self.tag(.reclaimRead, Int32(device)), operation: .read,
                     file: file(scan.segment), fileOffset: Self.offset(page: wanted.first),
                     piece: reclaimPool.piece(
-                        reclaimers[device].chunk, length: Int(wanted.count) * Self.pageBytes)))
+                        reclaimers[device].chunk, length: Int(wanted.count) * Self.pageBytes)),
+                on: device)
         }
         reclaimers[device].scan = scan
     }
@@ -389,7 +391,8 @@ extension LogStore {
                     tag: Self.tag(.segmentHeader, Int32(device)), operation: .write,
                     file: file(segment),
                     fileOffset: page == 0 ? 0 : Self.offset(page: segmentPages - 1),
-                    piece: reclaimPool.piece(reclaimers[device].chunk, length: Self.pageBytes)))
+                    piece: reclaimPool.piece(reclaimers[device].chunk, length: Self.pageBytes)),
+                on: device)
         }
     }
 

@@ -77,18 +77,23 @@ extension LogStore {
 
     func advanceFlush() {
         guard !flush.isRunning else { return }
-        let ready = flush.callers.contains { $0.version <= completedVersion }
+        let ready = flush.callers.contains { $0.version <= reachableVersion }
         guard !flush.waiting.isEmpty || ready || flush.isWanted else { return }
         startFlush()
     }
 
+    /// What callers of a flush wait for: with a device silent, no longer for what hangs on it. They
+    /// are told that it is not durable.
+    private var reachableVersion: UInt64 { completedVersion(besideSilent: anySilent) }
+
     /// The highest version up to which every write either has ended or only waits for a flush.
-    private var completedVersion: UInt64 {
+    private func completedVersion(besideSilent: Bool = false) -> UInt64 {
         var lowest = nextVersion + 1
         for index in 0..<operations.capacity {
             let slot = operations.slots + index
             switch slot.pointee.kind {
             case .append, .delete, .record:
+                if besideSilent, hangs(slot.pointee) { break }
                 if slot.pointee.version > 0, slot.pointee.phase != .waitingForFlush {
                     lowest = min(lowest, slot.pointee.version)
                 }
@@ -101,7 +106,8 @@ extension LogStore {
     private func startFlush() {
         flush.isWanted = false
         flush.begun += 1
-        flush.barrier = completedVersion
+        flush.barrier = completedVersion()
+        let reachable = reachableVersion
         var waiting = flush.waiting
         flush.waiting = OperationList()
         flush.covered.append(all: &waiting, operations)
@@ -109,7 +115,7 @@ extension LogStore {
         flush.beginRunning()
         var callers: [FlushCaller] = []
         for caller in flush.callers {
-            if caller.version <= flush.barrier {
+            if caller.version <= reachable {
                 flush.coveredCallers.append(caller)
             } else {
                 callers.append(caller)
@@ -119,13 +125,16 @@ extension LogStore {
         flush.pendingSyncs = 1  // held until all are issued
         for segment in flush.running {
             segments[segment].needsFlush = false
+            segments[segment].isSyncing = true
             segments[segment].completedPages = completedPages(segment)
             flush.pendingSyncs += 1
             statistics.flushes += 1
             issue(
                 IORequest(
-                    tag: Self.tag(.sync, 0, segment), operation: .sync, file: file(segment),
-                    fileOffset: 0, piece: Piece(region: .process, offset: 0, length: 0)))
+                    tag: Self.tag(.sync, Int32(truncatingIfNeeded: flush.begun & 0xFFFF), segment),
+                    operation: .sync, file: file(segment), fileOffset: 0,
+                    piece: Piece(region: .process, offset: 0, length: 0)),
+                on: SegmentTable.device(segment))
         }
         flush.pendingSyncs -= 1
         if flush.pendingSyncs == 0 { endFlush() }
@@ -142,12 +151,17 @@ extension LogStore {
         return pages
     }
 
-    func segmentFlushed(_ segment: UInt32, _ completion: IOCompletion) {
+    /// `number` tells which flush it was for: of one that was given up nobody wants to know.
+    func segmentFlushed(_ segment: UInt32, number: Int32, _ completion: IOCompletion) {
+        guard segments[segment].isSyncing,
+            number == Int32(truncatingIfNeeded: flush.begun & 0xFFFF)
+        else { return }
+        segments[segment].isSyncing = false
         if completion.result < 0 {
             let device = SegmentTable.device(segment)
             flush.failedDevices |= 1 << UInt32(device)
             statistics.flushErrors += 1
-            devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
+            deviceFailed(device, errno: Int32(truncatingIfNeeded: -completion.result))
             segments[segment].flushFailed = true
             quarantine(segment)
         } else {
@@ -161,6 +175,20 @@ extension LogStore {
         }
         flush.pendingSyncs -= 1
         if flush.pendingSyncs == 0 { endFlush() }
+    }
+
+    /// A device does not answer: what the flush was to make durable there counts as lost.
+    func giveUpFlush(_ device: Int) {
+        guard flush.isRunning else { return }
+        let number = Int32(truncatingIfNeeded: flush.begun & 0xFFFF)
+        let silent = flush.running.filter {
+            SegmentTable.device($0) == device && segments[$0].isSyncing
+        }
+        for segment in silent {
+            segmentFlushed(
+                segment, number: number,
+                IOCompletion(tag: 0, result: -Int64(Self.givenUp), deviceNanoseconds: 0))
+        }
     }
 
     private func endFlush() {
@@ -179,10 +207,10 @@ extension LogStore {
             flushed(operation, failed: failed)
         }
         for caller in callers {
-            var outcome = Outcome(
-                token: caller.token, status: failed == 0 ? .done : .failed)
+            let isDone = failed == 0 && caller.version <= flush.barrier
+            var outcome = Outcome(token: caller.token, status: isDone ? .done : .failed)
             outcome.version = flush.durableVersion
-            if failed != 0 { outcome.errno = 5 }
+            if !isDone { outcome.errno = 5 }
             delegate?.finished(outcome)
         }
     }

@@ -70,8 +70,12 @@ extension LogStore {
         manifest.namespaces = namespaces.records
         manifest.wallSecondsFloor = max(manifest.wallSecondsFloor, wallSeconds)
         manifestState.pendingIO = 1  // held until all are issued
-        for device in devices.indices where devices[device].isReadable {
-            writeManifest(device)
+        for device in devices.indices {
+            if devices[device].isReadable, !devices[device].manifestGivenUp {
+                writeManifest(device)
+            } else {
+                manifestState.failed |= 1 << UInt32(device)
+            }
         }
         manifestState.pendingIO -= 1
         if manifestState.pendingIO == 0 { manifestEnded() }
@@ -90,39 +94,51 @@ extension LogStore {
         let first = Int(manifest.epoch % 2) * 2
         for copy in first..<(first + 2) {
             manifestState.pendingIO += 1
+            devices[device].manifestRequests += 1
             issue(
                 IORequest(
                     tag: Self.tag(.manifestWrite, Int32(device)), operation: .write,
                     file: devices[device].manifestFile,
                     fileOffset: UInt64(copy * Manifest.copyBytes),
-                    piece: manifestPool.piece(Int32(device), length: Manifest.copyBytes)))
+                    piece: manifestPool.piece(Int32(device), length: Manifest.copyBytes)),
+                on: device)
         }
     }
 
     func manifestCompleted(_ kind: IOKind, device: Int, _ completion: IOCompletion) {
+        devices[device].manifestRequests -= 1
+        if devices[device].manifestGivenUp {
+            if devices[device].manifestRequests == 0 {
+                devices[device].manifestGivenUp = false
+                if !readOnly { manifestState.dirty = true }
+            }
+            return
+        }
         manifestState.pendingIO -= 1
         if completion.result < 0 {
             manifestState.failed |= 1 << UInt32(device)
-            devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
+            deviceFailed(device, errno: Int32(truncatingIfNeeded: -completion.result))
         }
         if kind == .manifestWrite {
             devices[device].manifestWrites += 1
             if devices[device].manifestWrites == 2 {
                 devices[device].manifestWrites = 0
                 manifestState.pendingIO += 1
+                devices[device].manifestRequests += 1
                 statistics.metadataBytes += UInt64(2 * Manifest.copyBytes)
                 issue(
                     IORequest(
                         tag: Self.tag(.manifestSync, Int32(device)), operation: .sync,
                         file: devices[device].manifestFile, fileOffset: 0,
-                        piece: Piece(region: .process, offset: 0, length: 0)))
+                        piece: Piece(region: .process, offset: 0, length: 0)),
+                    on: device)
             }
         }
         if manifestState.pendingIO == 0 { manifestEnded() }
     }
 
     /// The epoch counts when it is durable on at least one member: the newest epoch wins at open.
-    private func manifestEnded() {
+    func manifestEnded() {
         let durable = devices.contains {
             $0.isReadable && manifestState.failed & (1 << UInt32($0.index)) == 0
         }
@@ -160,7 +176,7 @@ extension LogStore {
             delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
         case .strike(let token, let device):
             // Not before: what is no longer kept for it would be gone, were it a member still.
-            if durable { devices[device].state = .struck }
+            if durable { devices[device].leave(.struck) }
             delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
         case .change(let token):
             delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))

@@ -172,7 +172,9 @@ extension LogStore {
         let tail = slot.pointee.pagesMode ? 0 : length % Self.pageBytes
         slot.pointee.tailBytes = tail
         if tail > 0 && slot.pointee.chunk < 0 {
-            slot.pointee.chunk = bouncePool.take()
+            // A device that is behind takes no more of them than it has requests.
+            let isFull = isLaneFull(SegmentTable.device(slot.pointee.entry.place.segment))
+            slot.pointee.chunk = isFull ? -1 : bouncePool.take()
             if slot.pointee.chunk < 0 {
                 slot.pointee.phase = .waitingForChunk
                 waitingForChunk.append(operation, operations)
@@ -182,6 +184,7 @@ extension LogStore {
         slot.pointee.phase = .reading
         slot.pointee.errno = 0
         let file = file(slot.pointee.entry.place.segment)
+        let device = SegmentTable.device(slot.pointee.entry.place.segment)
         var offset =
             Self.offset(page: slot.pointee.entry.place.page) + UInt64(slot.pointee.rangeStart)
         var left = UInt64(length - tail)
@@ -197,7 +200,7 @@ extension LogStore {
                 if tail == 0 && slot.pointee.pieceCount == 1 {
                     join(operation, request)
                 } else {
-                    issue(request)
+                    issue(request, on: device)
                 }
                 offset += piece.length
                 left -= piece.length
@@ -208,7 +211,8 @@ extension LogStore {
             issue(
                 IORequest(
                     tag: tag, operation: .read, file: file, fileOffset: offset,
-                    piece: bouncePool.piece(slot.pointee.chunk, length: Self.pageBytes)))
+                    piece: bouncePool.piece(slot.pointee.chunk, length: Self.pageBytes)),
+                on: device)
         }
         slot.pointee.pendingIO -= 1
         if slot.pointee.pendingIO == 0 { readEnded(operation) }  // shards of no bytes
@@ -235,9 +239,10 @@ extension LogStore {
 
     func handOverJoinable() {
         guard let request = joinable.request else { return }
+        let segment = operations[joinable.last].entry.place.segment
         joinable.request = nil
         joinable.last = -1
-        issue(request)
+        issue(request, on: SegmentTable.device(segment))
     }
 
     func readCompleted(_ first: Int32, _ completion: IOCompletion) {
@@ -258,15 +263,14 @@ extension LogStore {
     func readEnded(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.errno == 0 && verify(operation) {
-            devices[SegmentTable.device(slot.pointee.entry.place.segment)].answered()
             endRead(operation, .hit, .none)
             return
         }
         let device = SegmentTable.device(slot.pointee.entry.place.segment)
         if slot.pointee.errno != 0 {
             statistics.readErrors += 1
-            devices[device].failed(
-                errno: slot.pointee.errno, segment: slot.pointee.entry.place.segment)
+            deviceFailed(
+                device, errno: slot.pointee.errno, segment: slot.pointee.entry.place.segment)
         } else {
             statistics.checkFailures += 1
         }
@@ -301,7 +305,7 @@ extension LogStore {
         quarantinedKeys.insert(fingerprint)
     }
 
-    private func endRead(_ operation: Int32, _ status: Status, _ reason: MissReason) {
+    func endRead(_ operation: Int32, _ status: Status, _ reason: MissReason) {
         let slot = operations.slots + Int(operation)
         segments[slot.pointee.entry.place.segment].readers -= 1
         // Kept until the outcome has been delivered: whoever copies out goes by it.
@@ -479,7 +483,8 @@ extension LogStore {
             tableReady(operation, table)
             return
         }
-        slot.pointee.chunk = bouncePool.take()
+        let isFull = isLaneFull(SegmentTable.device(slot.pointee.entry.place.segment))
+        slot.pointee.chunk = isFull ? -1 : bouncePool.take()
         guard slot.pointee.chunk >= 0 else {
             slot.pointee.phase = .waitingForTable
             waitingForChunk.append(operation, operations)
@@ -496,7 +501,8 @@ extension LogStore {
                 tag: Self.tag(.table, operation), operation: .read,
                 file: file(entry.place.segment),
                 fileOffset: Self.offset(page: entry.place.page) + UInt64(start),
-                piece: bouncePool.piece(slot.pointee.chunk, length: end - start)))
+                piece: bouncePool.piece(slot.pointee.chunk, length: end - start)),
+            on: SegmentTable.device(entry.place.segment))
     }
 
     func tableRead(_ operation: Int32, _ completion: IOCompletion) {
@@ -551,8 +557,9 @@ extension LogStore {
         if completion.result < 0 {
             statistics.readErrors += 1
             let segment = slot.pointee.entry.place.segment
-            devices[SegmentTable.device(segment)].failed(
-                errno: Int32(truncatingIfNeeded: -completion.result), segment: segment)
+            deviceFailed(
+                SegmentTable.device(segment), errno: Int32(truncatingIfNeeded: -completion.result),
+                segment: segment)
         } else {
             statistics.checkFailures += 1
         }
@@ -571,7 +578,8 @@ extension LogStore {
     }
 
     func resumeWaitingForChunk() {
-        while bouncePool.freeCount > 0 {
+        // Once around: those of a device that is behind go to the end again.
+        for _ in 0..<waitingForChunk.count where bouncePool.freeCount > 0 {
             let operation = waitingForChunk.popFirst(operations)
             if operation < 0 { return }
             if operations[operation].phase == .waitingForTable {

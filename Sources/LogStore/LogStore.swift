@@ -34,6 +34,7 @@ enum IOKind: UInt8 {
     case recovery
     case list
     case moveRead
+    case probe
 }
 
 package final class LogStore {
@@ -122,6 +123,12 @@ package final class LogStore {
     @exclusivity(unchecked) private var lastBytes = 4096
     /// One for each device.
     @exclusivity(unchecked) var pacers: [WritePacer] = []
+    /// One for each device.
+    @exclusivity(unchecked) var lanes: [DeviceLane] = []
+    let probePool: MemoryPool
+    /// The time that health goes by, of this turn or the one before.
+    @exclusivity(unchecked) var healthNow: UInt64 = 0
+    var orphanedCheckpoints: [OrphanedCheckpoint] = []
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
     @exclusivity(unchecked) package internal(set) var readOnly = false
@@ -167,7 +174,7 @@ package final class LogStore {
             chunkBytes: (WriteStream.footerPages(segmentPages) + 1) * FormatConstants.pageBytes,
             chunkCount: 2 * parts.devices.count + 4, driver: parts.driver, registered: false)
         bouncePool = try MemoryPool(
-            chunkBytes: Self.bounceBytes, chunkCount: 128, driver: parts.driver)
+            chunkBytes: Self.bounceBytes, chunkCount: Self.bounceChunks, driver: parts.driver)
         manifestPool = try MemoryPool(
             chunkBytes: Manifest.copyBytes, chunkCount: SegmentTable.maximumDevices,
             driver: parts.driver)
@@ -176,6 +183,9 @@ package final class LogStore {
             chunkCount: parts.devices.count, driver: parts.driver)
         movePool = try MemoryPool(
             chunkBytes: MoveWindow.bufferBytes, chunkCount: parts.devices.count,
+            driver: parts.driver, registered: false)
+        probePool = try MemoryPool(
+            chunkBytes: FormatConstants.pageBytes, chunkCount: parts.devices.count,
             driver: parts.driver, registered: false)
         heat = IndexHeat(
             index: index,
@@ -195,7 +205,10 @@ package final class LogStore {
         for index in devices.indices {
             reclaimers.append(Reclaimer(device: index, segmentPages: segmentPages))
             pacers.append(WritePacer())
+            lanes.append(DeviceLane())
         }
+        healthNow = clock.monotonic
+        for index in devices.indices { limitLane(index) }
     }
 
     deinit {
@@ -211,6 +224,7 @@ package final class LogStore {
     /// One bounce chunk: the largest shard table (32 KiB) with the page it may start in the middle
     /// of.
     static let bounceBytes = 10 * FormatConstants.pageBytes
+    static let bounceChunks = 128
 
     // MARK: The pump
 
@@ -247,6 +261,7 @@ package final class LogStore {
         }
         advanceManifest()
         handOverJoinable()
+        advanceHealth()
         driver.submit()
         return progressed
     }
@@ -260,7 +275,7 @@ package final class LogStore {
     }
 
     /// A reclaim that goes no further, and has no I/O under way: its device takes no writes.
-    private func isAtRest(_ reclaimer: Reclaimer) -> Bool {
+    func isAtRest(_ reclaimer: Reclaimer) -> Bool {
         guard readOnly || !devices[reclaimer.device].takesWrites else { return false }
         switch reclaimer.phase {
         case .recordsReady, .recordsEnded, .scanning, .sweeping, .settling: return true
@@ -269,16 +284,23 @@ package final class LogStore {
     }
 
     private func dispatch(_ completion: IOCompletion) {
-        let index = Int32(truncatingIfNeeded: (completion.tag >> 32) & 0xFF_FFFF)
-        let aux = UInt32(truncatingIfNeeded: completion.tag)
         statistics.observe(completion)
+        guard let kind = IOKind(rawValue: UInt8(completion.tag >> 56)) else { return }
+        noteAnswer(kind, completion)
+        handle(completion)
+    }
+
+    /// What follows from the end of a request, whether the driver had it or not.
+    func handle(_ completion: IOCompletion) {
+        let index = Int32(truncatingIfNeeded: (completion.tag >> 32) & 0x7_FFFF)
+        let aux = UInt32(truncatingIfNeeded: completion.tag)
         guard let kind = IOKind(rawValue: UInt8(completion.tag >> 56)) else { return }
         switch kind {
         case .group: groupWritten(index, completion)
         case .read: readCompleted(index, completion)
         case .table: tableRead(index, completion)
         case .footer: footerWritten(aux, chunk: index, completion)
-        case .sync: segmentFlushed(aux, completion)
+        case .sync: segmentFlushed(aux, number: index, completion)
         case .manifestWrite, .manifestSync: manifestCompleted(kind, device: Int(index), completion)
         case .segmentAllocate, .segmentHeader, .segmentSync, .directorySync, .reclaimRead:
             reclaimCompleted(kind, device: Int(index), aux: aux, completion)
@@ -286,19 +308,14 @@ package final class LogStore {
         case .recovery: recoveryCompleted(index: index, aux: aux, completion)
         case .list: listRead(aux, completion)
         case .moveRead: runRead(Int(index), completion)
+        case .probe: probed(Int(index), completion)
         }
     }
 
+    /// Kind 8 bits, device 5 (`issue`), index 19, aux 32.
     static func tag(_ kind: IOKind, _ index: Int32, _ aux: UInt32 = 0) -> UInt64 {
-        UInt64(kind.rawValue) << 56 | UInt64(UInt32(bitPattern: index) & 0xFF_FFFF) << 32
+        UInt64(kind.rawValue) << 56 | UInt64(UInt32(bitPattern: index) & 0x7_FFFF) << 32
             | UInt64(aux)
-    }
-
-    /// Hands a request to the driver, or keeps it until the driver has room.
-    @inline(__always)
-    func issue(_ request: IORequest) {
-        if backlog.isEmpty, driver.prepare(request) { return }
-        backlog.append(request)
     }
 
     @inline(__always)

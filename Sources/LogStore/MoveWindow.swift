@@ -171,7 +171,8 @@ extension LogStore {
                 tag: Self.tag(.moveRead, Int32(device)), operation: .read,
                 file: file(reclaimers[device].segment), fileOffset: Self.offset(page: run.page),
                 piece: windowPiece(
-                    device, place: run.place, bytes: Int(run.pages) * Self.pageBytes)))
+                    device, place: run.place, bytes: Int(run.pages) * Self.pageBytes)),
+            on: device)
     }
 
     /// A run has arrived: each of its blocks is checked and goes its way; what fails is read once

@@ -277,7 +277,8 @@ extension LogStore {
             IORequest(
                 tag: Self.tag(.segmentAllocate, Int32(device)), operation: .allocate,
                 file: file(id), fileOffset: 0,
-                piece: Piece(region: .process, offset: 0, length: manifest.segmentBytes)))
+                piece: Piece(region: .process, offset: 0, length: manifest.segmentBytes)),
+            on: device)
     }
 
     /// The device has no room for more: the store goes on with the segments it has.
@@ -310,12 +311,12 @@ extension LogStore {
                 return
             }
             reclaimers[device].phase = .syncingDirectory
-            sync(devices[device].directory, Self.tag(.directorySync, Int32(device)))
+            sync(devices[device].directory, .directorySync, device)
         case .directorySync:
             guard errno == 0 else {
                 // Its name may never be durable, whatever the next sync says: it is made anew.
                 statistics.flushErrors += 1
-                devices[device].failed(errno: errno)
+                deviceFailed(device, errno: errno)
                 unmake(segment)
                 reclaimers[device].nextLocal -= 1
                 reclaimers[device].phase = .idle
@@ -334,7 +335,7 @@ extension LogStore {
             }
             statistics.metadataBytes += UInt64(2 * Self.pageBytes)
             reclaimers[device].phase = .syncing
-            sync(file(segment), Self.tag(.segmentSync, Int32(device)))
+            sync(file(segment), .segmentSync, device)
         case .segmentSync:
             guard errno == 0 else {
                 headerFailed(device, errno)
@@ -352,17 +353,18 @@ extension LogStore {
         }
     }
 
-    private func sync(_ file: FileID, _ tag: UInt64) {
+    private func sync(_ file: FileID, _ kind: IOKind, _ device: Int) {
         issue(
             IORequest(
-                tag: tag, operation: .sync, file: file, fileOffset: 0,
-                piece: Piece(region: .process, offset: 0, length: 0)))
+                tag: Self.tag(kind, Int32(device)), operation: .sync, file: file, fileOffset: 0,
+                piece: Piece(region: .process, offset: 0, length: 0)),
+            on: device)
     }
 
     private func headerFailed(_ device: Int, _ errno: Int32) {
         giveChunk(device)
         statistics.writeErrors += 1
-        devices[device].failed(errno: errno)
+        deviceFailed(device, errno: errno)
         quarantine(reclaimers[device].segment)
         reclaimers[device].phase = .idle
     }

@@ -39,7 +39,7 @@ extension LogStore {
     func issuePaced(_ request: IORequest, _ device: Int) -> Int32 {
         guard isPaced(device) || !pacers[device].queue.isEmpty else {
             pacers[device].underWay += 1
-            issue(request)
+            issue(request, on: device)
             return 1
         }
         var rest = request
@@ -64,7 +64,7 @@ extension LogStore {
         let limit = isPaced(device) ? configuration.pacedWrites : Int.max
         while pacers[device].underWay < limit, let request = pacers[device].queue.popFirst() {
             pacers[device].underWay += 1
-            issue(request)
+            issue(request, on: device)
         }
     }
 

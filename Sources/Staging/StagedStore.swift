@@ -135,7 +135,7 @@ package final class StagedStore {
 
     /// When the owner has to be awake next, monotonic nanoseconds.
     package var nextDeadline: UInt64 {
-        let next = deadlineCount > 0 ? earliestDeadline : UInt64.max
+        let next = min(deadlineCount > 0 ? earliestDeadline : UInt64.max, log.nextLook)
         if waitingForLog.isEmpty && waitingForSlabs.isEmpty { return next }
         // What waits for room is looked at again soon, should no completion come first.
         return min(next, log.clock.monotonic + 1_000_000)
@@ -364,6 +364,29 @@ package final class StagedStore {
 
     package func checkpoint(token: UInt64) { log.checkpoint(token: token | Self.controlBit) }
 
+    /// Whether nothing is under way but what hangs on a silent device.
+    package var isIdleBesideSilent: Bool {
+        log.anySilent ? log.isIdleBesideSilent && waitingForLog.isEmpty : isIdle
+    }
+
+    /// Closing with a silent device: what hangs on it is answered as cancelled, and acknowledged
+    /// blocks that have not reached it are lost.
+    package func leaveSilent() {
+        for index in 0..<operations.capacity where operations.slots[index].inUse {
+            if operations.slots[index].answered {
+                operations.slots[index].answered = false
+                operations.slots[index].abandoned = true
+                operations.slots[index].silent = true
+                statistics.volatileLost += 1
+                let resident = operations.slots[index].resident
+                let version = resident < 0 ? nil : arena?.info(ResidentSlot(resident)).version
+                sink?.happened(.volatileLost(version: version ?? 0, errno: 110))  // ETIMEDOUT
+            } else {
+                giveUp(Int32(index), .cancelled, .none)
+            }
+        }
+    }
+
     /// Refuses new writes from now on; the caller pumps until idle, flushes and checkpoints.
     package func beginClose() { closing = true }
 
@@ -425,6 +448,8 @@ extension StagedStore: LogStoreDelegate {
     }
 
     package func evicted(_ fingerprint: Fingerprint) {}
+
+    package func deviceOut(_ device: Int) { sink?.happened(.deviceOut(index: device)) }
 
     package func holds(namespaceSlot: UInt16) -> Bool {
         for index in 0..<operations.capacity

@@ -222,7 +222,7 @@ import Testing
         #expect(store.engine.perform { $0.happened(.volatileLost(version: 9, errno: 5)) })
         let statistics = try await store.statistics()
         #expect(statistics.recovery.isComplete)
-        #expect(statistics.devices[0].state == "out")
+        #expect(statistics.devices[0].state == "serving" && statistics.devices[0].spells == 0)
         #expect(statistics.puts.volatileLost == 1)
         await store.close()
         let told: [Event] = [.deviceOut(index: 0), .volatileLost(version: 9, errno: 5)]
