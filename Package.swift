@@ -30,9 +30,12 @@ let package = Package(
             name: "LogStore", dependencies: ["SegmentFormat", "BlockIO", "CPlatform"],
             swiftSettings: strict),
         .target(name: "Staging", dependencies: ["LogStore", "BlockIO"], swiftSettings: strict),
+        .target(name: "Heat", dependencies: ["Staging", "LogStore"], swiftSettings: strict),
         .target(
-            name: "Hearth", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
-            swiftSettings: strict),
+            name: "Hearth",
+            dependencies: [
+                "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
+            ], swiftSettings: strict),
         .target(
             name: "StoreTools", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
             swiftSettings: strict),
@@ -51,17 +54,14 @@ let package = Package(
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "HearthABI", "CHearth", "Staging", "LogStore", "SegmentFormat", "BlockIO",
-                "BenchKit", "CMeasure",
+                "Hearth", "HearthABI", "CHearth", "Heat", "Staging",
+                "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk", "BenchKit", "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
         .target(name: "CMeasure"),
         .target(
             name: "BenchKit",
-            dependencies: [
-                "BlockIO",
-                "CZlib",
-            ], swiftSettings: strict),
+            dependencies: ["Heat", "Staging", "BlockIO", "CZlib"], swiftSettings: strict),
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .executableTarget(
             name: "hearth-torture",
@@ -80,6 +80,7 @@ let package = Package(
             name: "LogStoreTests", dependencies: ["LogStore", "Staging", "SimulatedDisk"],
             swiftSettings: strict),
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
+        .testTarget(name: "HeatTests", dependencies: ["Heat", "Staging"], swiftSettings: strict),
         .testTarget(
             name: "HearthTests",
             dependencies: [

@@ -20,6 +20,10 @@ package struct ReplayConfiguration: Sendable {
     package var putLog: String?
     package var verifyLog: String?
     package var chat = ChatWorkload.Options()
+    /// Not empty: policies are simulated on the trace alone.
+    package var policies: [PolicyChoice] = []
+    package var sizes: [SizeOrShare] = [0.2, 0.5, 1, 2, 5, 10, 25].map { .share($0) }
+    package var hints = HintChoice.none
     package init() {}
 
     /// From option names (without dashes) to their words; nil where one was not given.
@@ -57,6 +61,17 @@ package struct ReplayConfiguration: Sendable {
                 formats.append(try OptionValue.choice(String(word)))
             }
             if formats.isEmpty { throw OptionProblem("allowed: normal, json") }
+        case "policy":
+            for word in text.split(separator: ",") {
+                policies.append(try OptionValue.choice(String(word)))
+            }
+        case "sizes":
+            sizes = []
+            for word in text.split(separator: ",") {
+                sizes.append(try OptionValue.sizeOrShare(String(word)))
+            }
+            if sizes.isEmpty { throw OptionProblem("sizes or shares with commas") }
+        case "hints": hints = try HintChoice(text)
         case "sessions": chat.sessions = Int(try OptionValue.integer(text, in: 1...10_000_000))
         case "seed": chat.seed = try OptionValue.integer(text, in: 0...UInt64.max)
         case "turns":

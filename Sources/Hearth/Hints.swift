@@ -1,12 +1,8 @@
 // Hints: what an engine tells of the future. They are counted by kind now; predictors will use
 // them. Any thread.
 
+import Staging
 import Synchronization
-
-/// What a hint is about.
-package enum HintKind: UInt32, CaseIterable, Sendable {
-    case chain, pages, progress, session, touched, cancel, release
-}
 
 final class HintCounter: Sendable {
     private struct Counts {

@@ -325,6 +325,7 @@ public struct Statistics: Sendable, Equatable {
     public var devices: [DeviceState] = []
     /// Recovery.
     public var recovery = Recovery()
-    /// Every put acknowledged with a version up to this one is durable.
+    /// Every put acknowledged with a version up to this one is durable, but for those of which
+    /// ``Store/flush(through:)`` tells that they may be lost.
     public var durableVersion: UInt64 = 0
 }

@@ -76,11 +76,17 @@ public final class Store: Sendable {
     // MARK: Durability
 
     /// Makes everything put so far durable; with `through`, at least what has versions up to it.
+    ///
+    /// A put answered as `written` may be lost when a later flush fails, whoever that was for. It
+    /// is told here: a flush through its version fails from then on, and a flush of everything
+    /// fails once. Replace the block to have it durable. Versions that were handed out later are
+    /// not concerned, so name the version of your last put to hear of yours.
     public func flush(through version: UInt64 = .max) async throws(HearthError) {
         try Self.check(await control(Self.flushing(through: version)), .flush)
     }
 
-    /// Every put acknowledged with a version up to this one is durable; 0 when closed.
+    /// Every put acknowledged with a version up to this one is durable, but for those that a failed
+    /// flush may have lost, of which ``flush(through:)`` tells; 0 when closed.
     public var durableVersion: UInt64 {
         get async {
             let version: UInt64? = await engine.ask { owner, reply in

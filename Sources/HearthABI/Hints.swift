@@ -3,6 +3,7 @@
 
 import CHearth
 import Hearth
+import Staging
 
 /// `hearth_hint` of hearth.h.
 @c(hearth_hint)

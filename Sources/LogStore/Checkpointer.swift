@@ -29,9 +29,11 @@ struct Checkpointer {
     var chunk: UInt32 = 0
     var entries: UInt64 = 0
     var pendingIO = 0
-    var failed = false
-    /// The device that it is written to, and which attempt it is, in the tags of its requests.
+    /// Where the dump is written, and the requests under way of each chunk in memory.
     var device = 0
+    var chunkRequests = [Int32](repeating: 0, count: Checkpointer.chunksInFlight + 1)
+    var failed = false
+    /// Which attempt it is, in the tags of its requests.
     var attempt: UInt32 = 0
     var offset: UInt64 = 0
     /// Bytes written by the store when the last one began.
@@ -152,6 +154,7 @@ extension LogStore {
         checkpointer.failed = false
         checkpointer.lastWritten = statistics.groupBytes + statistics.metadataBytes
         checkpointer.phase = .header
+        checkpointer.device = device
         checkpointFileInUse = file
         writeCheckpointHeader(file)
     }
@@ -241,14 +244,15 @@ extension LogStore {
                 index: checkpointer.chunk, entries: UInt32(count))
             checkpointer.chunk += 1
             checkpointer.entries += UInt64(count)
-            checkpointer.pendingIO += 1
             statistics.checkpointBytes += UInt64(CheckpointChunk.chunkBytes)
-            issue(
+            let requests = issueLater(
                 IORequest(
                     tag: checkpointTag(chunk: number), operation: .write,
                     file: file, fileOffset: checkpointer.offset,
                     piece: pool.piece(number, length: CheckpointChunk.chunkBytes)),
-                on: checkpointer.device)
+                checkpointer.device)
+            checkpointer.chunkRequests[Int(number)] = requests
+            checkpointer.pendingIO += Int(requests)
             checkpointer.offset += UInt64(CheckpointChunk.chunkBytes)
         }
         if checkpointer.bucket >= index.bucketCount && checkpointer.pendingIO == 0 {
@@ -292,13 +296,17 @@ extension LogStore {
 
     func checkpointCompleted(_ aux: UInt32, _ completion: IOCompletion) {
         guard aux >> 16 == checkpointer.attempt, checkpointer.pendingIO > 0 else {
-            orphanEnded(aux >> 16)
+            orphanEnded(aux >> 16, isPaced: aux & 0xFFFF > 0)
             return
         }
         let chunk = Int32(aux & 0xFFFF) - 1
         checkpointer.pendingIO -= 1
         if completion.result < 0 { checkpointer.failed = true }
-        if chunk >= 0 { checkpointPool?.give(chunk) }
+        if chunk >= 0 {
+            pacedEnded(checkpointer.device)
+            checkpointer.chunkRequests[Int(chunk)] -= 1
+            if checkpointer.chunkRequests[Int(chunk)] == 0 { checkpointPool?.give(chunk) }
+        }
         guard checkpointer.pendingIO == 0 else { return }
         if checkpointer.failed {
             endCheckpoint(failed: true)

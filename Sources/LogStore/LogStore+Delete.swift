@@ -38,9 +38,10 @@ extension LogStore {
         let fingerprint = operations[operation].fingerprint
         let found = index.find(fingerprint) != nil || quarantinedKeys.contains(fingerprint)
         // What is not in the index may still be found on disk after a crash: on a member that is
-        // away, or in a victim not yet overwritten, or left as it was.
+        // away, or in a victim not yet overwritten, or left as it was; in the former life of a
+        // segment whose header is not known to be durable; in a copy that a failed write left.
         guard
-            found || anyMemberAway || leftVictims > 0
+            found || anyMemberAway || leftVictims > 0 || flush.isFirst || hidesValues
                 || reclaimers.contains(where: { $0.phase != .idle })
         else {
             finish(operation, .notFound)

@@ -80,13 +80,29 @@ extension LogStore {
         reclaimers[device].currentPage = 0
         reclaimers[device].currentRecord = 0
         reclaimers[device].phase = .reading
-        issue(
+        issueReclaim(
+            device,
             IORequest(
                 tag: Self.tag(.reclaimRead, Int32(device)), operation: .read, file: file(segment),
                 fileOffset: Self.offset(page: reclaimers[device].nextPage),
                 piece: reclaimPool.piece(
-                    reclaimers[device].chunk, length: pages * Self.pageBytes)),
-            on: device)
+                    reclaimers[device].chunk, length: pages * Self.pageBytes)))
+    }
+
+    /// Hands over a read of a reclaim, of which each has one under way: in its turn, whole or in
+    /// parts.
+    func issueReclaim(_ device: Int, _ request: IORequest) {
+        reclaimers[device].readErrno = 0
+        // Before it is known how many parts there are none of them can end.
+        reclaimers[device].readParts = issueLater(request, device, urgent: isShort(device))
+    }
+
+    /// A part of the read has ended. Nil: there are more; else the errno of the whole.
+    func reclaimReadEnded(_ device: Int, _ errno: Int32) -> Int32? {
+        pacedEnded(device)
+        if errno != 0 { reclaimers[device].readErrno = errno }
+        reclaimers[device].readParts -= 1
+        return reclaimers[device].readParts == 0 ? reclaimers[device].readErrno : nil
     }
 
     func footerRead(_ device: Int, _ errno: Int32) {
@@ -275,13 +291,13 @@ extension LogStore {
         }
         if let wanted = scan.wanted {
             reclaimers[device].phase = .reading
-            issue(
+            issueReclaim(
+                device,
                 IORequest(
                     tag: Self.tag(.reclaimRead, Int32(device)), operation: .read,
                     file: file(scan.segment), fileOffset: Self.offset(page: wanted.first),
                     piece: reclaimPool.piece(
-                        reclaimers[device].chunk, length: Int(wanted.count) * Self.pageBytes)),
-                on: device)
+                        reclaimers[device].chunk, length: Int(wanted.count) * Self.pageBytes)))
         }
         reclaimers[device].scan = scan
     }

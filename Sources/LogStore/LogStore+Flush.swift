@@ -32,6 +32,8 @@ struct FlushState {
     /// Flushes begun, and the last one that failed on some device.
     var begun: UInt64 = 0
     var lastFailed: UInt64 = 0
+    /// Puts that were acknowledged as written and may be gone.
+    var losses = FlushLosses()
     var isRunning: Bool { pendingSyncs > 0 }
     var isIdle: Bool {
         !isRunning && waiting.isEmpty && covered.isEmpty && callers.isEmpty
@@ -53,16 +55,22 @@ struct FlushState {
 struct FlushCaller {
     var token: UInt64
     var version: UInt64
+    /// Asked for by its version; else for everything so far.
+    var named: Bool
 }
 
 extension LogStore {
-    /// All puts acknowledged with at most this version are durable.
+    /// All puts acknowledged with at most this version are durable, but for those of which a failed
+    /// flush has told that they may be lost.
     package var durableVersion: UInt64 { flush.durableVersion }
 
     /// Makes everything put so far with at most `version` durable; the outcome is `.done` or
-    /// `.failed`.
+    /// `.failed`. It fails too if `version` is among those that an earlier flush may have lost, or
+    /// if nobody has been told of such a loss yet.
     package func flush(token: UInt64, through version: UInt64) {
-        flush.callers.append(FlushCaller(token: token, version: min(version, nextVersion)))
+        flush.callers.append(
+            FlushCaller(
+                token: token, version: min(version, nextVersion), named: version <= nextVersion))
     }
 
     func markDirty(_ segment: UInt32) {
@@ -163,6 +171,9 @@ extension LogStore {
             statistics.flushErrors += 1
             deviceFailed(device, errno: Int32(truncatingIfNeeded: -completion.result))
             segments[segment].flushFailed = true
+            flush.losses.note(
+                max(segments[segment].minVersion, flush.durableVersion + 1),
+                through: segments[segment].maxVersion)
             quarantine(segment)
         } else {
             // After a failed flush a later one says nothing of what that one lost.
@@ -195,7 +206,10 @@ extension LogStore {
         var list = flush.covered
         flush.covered = OperationList()
         let failed = flush.failedDevices
-        flush.isFirst = false
+        if flush.isFirst {
+            flush.isFirst = false
+            if failed == 0 { forgetContested() }
+        }
         if failed != 0 { flush.lastFailed = flush.begun }
         if failed == 0 { flush.durableVersion = max(flush.durableVersion, flush.barrier) }
         let callers = flush.coveredCallers
@@ -207,13 +221,18 @@ extension LogStore {
             flushed(operation, failed: failed)
         }
         for caller in callers {
-            let isDone = failed == 0 && caller.version <= flush.barrier
-            var outcome = Outcome(token: caller.token, status: isDone ? .done : .failed)
+            let isLost = flush.losses.tell(through: caller.version, named: caller.named)
+            // What hangs on a silent device was not waited for.
+            let fails = failed != 0 || isLost || caller.version > flush.barrier
+            var outcome = Outcome(token: caller.token, status: fails ? .failed : .done)
             outcome.version = flush.durableVersion
-            if !isDone { outcome.errno = 5 }
+            if fails { outcome.errno = 5 }
             delegate?.finished(outcome)
         }
     }
+
+    /// What recovery decided on is durable: the older values have lost for good.
+    func forgetContested() { segments.forEach { segments[$0].holdsContested = false } }
 
     /// An operation whose flush has ended.
     private func flushed(_ operation: Int32, failed: UInt32) {
@@ -299,6 +318,7 @@ extension LogStore {
         }
         state.pointee.state = .quarantined
         statistics.quarantinedSegments += 1
+        hidesValues = true
         let flushed = state.pointee.flushedPages
         func isLost(_ moved: (segment: UInt32, end: UInt32)) -> Bool {
             moved.segment == segment && moved.end > flushed
@@ -306,6 +326,10 @@ extension LogStore {
         if rewritten.contains(where: isLost)
             || reclaimers.contains(where: { $0.movedTo.contains(where: isLost) })
         {
+            state.pointee.holdsLostMoves = true
+        }
+        // Of what recovery found in it nobody knows what was moved there.
+        if flush.isFirst, flushed < state.pointee.writtenPages {
             state.pointee.holdsLostMoves = true
         }
     }

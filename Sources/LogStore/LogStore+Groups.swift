@@ -482,7 +482,7 @@ extension LogStore {
                 fileOffset: offset,
                 piece: groupPool.piece(
                     target.pointee.chunk, offset: start, length: descriptorBytes + gathered)),
-            SegmentTable.device(target.pointee.segment))
+            SegmentTable.device(target.pointee.segment), records: streams[stream].isRecords)
         if target.pointee.isDirect {
             writeImages(group, from: offset + UInt64(descriptorBytes), tag)
         }

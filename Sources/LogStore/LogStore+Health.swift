@@ -113,11 +113,15 @@ extension LogStore {
     private func giveUp(_ device: Int) {
         statistics.silences += 1
         // What the driver does not have yet ends here.
-        while let request = pacers[device].queue.popFirst() {
-            pacers[device].underWay += 1
-            handle(IOCompletion(tag: request.tag, result: Self.silent, deviceNanoseconds: 0))
+        var kept: [IORequest] = []
+        for queue in [pacers[device].queue, pacers[device].later] {
+            while let request = queue.popFirst() {
+                pacers[device].underWay += 1
+                kept.append(request)
+            }
         }
-        while let request = lanes[device].waiting.popFirst() {
+        while let request = lanes[device].waiting.popFirst() { kept.append(request) }
+        for request in kept {
             handle(IOCompletion(tag: request.tag, result: Self.silent, deviceNanoseconds: 0))
         }
         giveUpGroups(device)
@@ -161,10 +165,11 @@ extension LogStore {
     }
 
     /// A request of a checkpoint that was given up has ended.
-    func orphanEnded(_ number: UInt32) {
+    func orphanEnded(_ number: UInt32, isPaced: Bool) {
         guard let place = orphanedCheckpoints.firstIndex(where: { $0.number == number }) else {
             return
         }
+        if isPaced { pacedEnded(orphanedCheckpoints[place].device) }
         orphanedCheckpoints[place].pending -= 1
         if orphanedCheckpoints[place].pending == 0 {
             orphanedCheckpoints[place].header?.deallocate()

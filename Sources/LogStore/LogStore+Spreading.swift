@@ -42,20 +42,38 @@ extension LogStore {
         return spread
     }
 
-    /// Whether a segment's records lie on the member that their twins go to.
+    /// Whether a segment's records may lie on the same member as their twins, and belong elsewhere:
+    /// they are not where their stream writes now, and on the member is a segment of the other
+    /// stream with records of the same time. Of two such segments on a third member both go.
     func liesBesideTwins(_ id: UInt32, _ homes: RecordHomes) -> Bool {
-        guard homes.first != homes.second else { return false }
+        guard homes.first != homes.second, let kind = recordKind(id) else { return false }
+        let device = SegmentTable.device(id)
+        guard device != (kind == .recordsA ? homes.first : homes.second) else { return false }
+        let state = segments.pointer(id)
+        for local in 0..<segments.counts[device] {
+            let other = SegmentTable.id(device: device, local: local)
+            guard let twin = recordKind(other), twin != kind else { continue }
+            if segments[other].minVersion <= state.pointee.maxVersion,
+                state.pointee.minVersion <= segments[other].maxVersion
+            {
+                return true
+            }
+        }
+        return false
+    }
+
+    /// The stream of a segment that holds records, if it does.
+    private func recordKind(_ id: UInt32) -> StreamKind? {
         let state = segments.pointer(id)
         switch state.pointee.state {
         case .open, .sealed, .reclaiming, .quarantined: break
-        case .uncreated, .clean, .absent: return false
+        case .uncreated, .clean, .absent: return nil
         }
-        guard state.pointee.minValueVersion == UInt64.max else { return false }
-        switch StreamKind(rawValue: state.pointee.stream) {
-        case .recordsA: return SegmentTable.device(id) == homes.second
-        case .recordsB: return SegmentTable.device(id) == homes.first
-        default: return false
-        }
+        guard state.pointee.minValueVersion == UInt64.max, state.pointee.maxVersion > 0,
+            let kind = StreamKind(rawValue: state.pointee.stream),
+            kind == .recordsA || kind == .recordsB
+        else { return nil }
+        return kind
     }
 
     /// Finds what is to be emptied, when members have come or gone or something has ended. The rest

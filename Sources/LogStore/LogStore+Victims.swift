@@ -58,7 +58,8 @@ extension LogStore {
     func isVictim(_ id: UInt32) -> Bool {
         let state = segments.pointer(id)
         guard state.pointee.state == .sealed, state.pointee.groupsInFlight == 0,
-            state.pointee.unpublished == 0, mayLeave || !condemned.contains(id)
+            state.pointee.unpublished == 0, !state.pointee.holdsContested,
+            mayLeave || !condemned.contains(id)
         else { return false }
         // Records that an old value may still need are carried on, which takes room elsewhere.
         guard state.pointee.minValueVersion == UInt64.max else { return true }
@@ -80,10 +81,29 @@ extension LogStore {
         {
             return nil
         }
+        if configuration.mode == .cache, !rewriting, let dead = deadVictim(device) { return dead }
         let oldest = oldestVictim(device) ?? oldestVictim(device, unreadable: true)
         if rewriting { return oldest }
         guard let oldest else { return configuration.mode == .store ? emptiest(device) : nil }
         return configuration.mode == .cache ? cheaper(device, than: oldest) : oldest
+    }
+
+    /// Cache mode: one that holds nothing alive and no records gives its room for nothing. A repair
+    /// or a compaction that was cut short leaves such, and of failed writes they come, too.
+    private func deadVictim(_ device: Int) -> UInt32? {
+        var best: UInt32?
+        for local in 0..<segments.counts[device] {
+            let id = SegmentTable.id(device: device, local: local)
+            let state = segments.pointer(id)
+            guard state.pointee.state == .sealed, state.pointee.liveBlocks == 0,
+                state.pointee.recordCount == 0 || state.pointee.minValueVersion != UInt64.max,
+                !state.pointee.holdsUnreadable, !state.pointee.holdsForgotten, isVictim(id)
+            else { continue }
+            if best.map({ state.pointee.generation < segments[$0].generation }) ?? true {
+                best = id
+            }
+        }
+        return best
     }
 
     /// The one of the lowest generation; where nothing may be evicted, of those that hold nothing

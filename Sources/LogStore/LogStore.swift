@@ -106,6 +106,9 @@ package final class LogStore {
     @exclusivity(unchecked) var spreading = Spreading()
     /// Segments that reclaim had to leave (`holdsForgotten`).
     var leftVictims = 0
+    /// Some segment may hold values that are not in the index, and keep them: it was quarantined
+    /// (perhaps with its next header unwritten), or could not be read at open.
+    var hidesValues = false
     // Recovery and checkpoints
     @exclusivity(unchecked) var recovery: Recovery?
     @exclusivity(unchecked) var checkpointer = Checkpointer()

@@ -166,24 +166,25 @@ extension LogStore {
 
     private func readRun(_ device: Int) {
         let run = reclaimers[device].window.runs[reclaimers[device].window.nextRun]
-        issue(
+        issueReclaim(
+            device,
             IORequest(
                 tag: Self.tag(.moveRead, Int32(device)), operation: .read,
                 file: file(reclaimers[device].segment), fileOffset: Self.offset(page: run.page),
                 piece: windowPiece(
-                    device, place: run.place, bytes: Int(run.pages) * Self.pageBytes)),
-            on: device)
+                    device, place: run.place, bytes: Int(run.pages) * Self.pageBytes)))
     }
 
     /// A run has arrived: each of its blocks is checked and goes its way; what fails is read once
     /// more by itself.
     func runRead(_ device: Int, _ completion: IOCompletion) {
+        let part = completion.result < 0 ? Int32(truncatingIfNeeded: -completion.result) : 0
+        guard let errno = reclaimReadEnded(device, part) else { return }
         let run = reclaimers[device].window.runs[reclaimers[device].window.nextRun]
         reclaimers[device].window.nextRun += 1
         if reclaimers[device].window.nextRun < reclaimers[device].window.runs.count {
             readRun(device)
         }
-        let errno = completion.result < 0 ? Int32(truncatingIfNeeded: -completion.result) : 0
         if errno == 0 { statistics.movedReadBytes += UInt64(Int(run.pages) * Self.pageBytes) }
         for _ in 0..<run.blocks {
             let operation = reclaimers[device].window.blocks.popFirst(operations)

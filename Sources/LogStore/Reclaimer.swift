@@ -35,6 +35,8 @@ struct Reclaimer {
     var clean: [UInt32] = []
     /// Next local number to be made.
     var nextLocal = 0
+    /// Monotonic time before which none is made: the directory's sync has failed.
+    var createAt: UInt64 = 0
     /// Operations that carry something out of the victim.
     var pending = 0
     /// Next footer page to read, and the record to go on with in the pages read.
@@ -47,6 +49,9 @@ struct Reclaimer {
     /// Value versions below this still lie in some other segment.
     var oldestValue: UInt64 = 0
     var chunk: Int32 = -1
+    /// Requests that are left of the read under way, and what one of them failed with.
+    var readParts: Int32 = 0
+    var readErrno: Int32 = 0
     /// Something could not be carried on: the victim is left as it is.
     var failed = false
     /// Monotonic time before which a victim that could not be emptied is not tried again.
@@ -164,7 +169,7 @@ extension LogStore {
     }
 
     /// Whether a stream of the device waits for a segment.
-    private func isShort(_ device: Int) -> Bool {
+    func isShort(_ device: Int) -> Bool {
         for stream in streams.indices
         where streams[stream].device == device && streams[stream].waiting >= 0 { return true }
         return false
@@ -235,7 +240,7 @@ extension LogStore {
         let wanted = reserved(device) + configuration.cleanSegments
         guard reclaimers[device].clean.count < wanted || wantReclaim || rewriting else { return }
         if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
-            createSegment(device)
+            if clock.monotonic >= reclaimers[device].createAt { createSegment(device) }
         } else if clock.monotonic >= reclaimers[device].retryAt, !flush.isFirst,
             let segment = victim(device)
         {
@@ -257,6 +262,24 @@ extension LogStore {
     }
 
     // MARK: Making segments
+
+    /// Between two attempts to make a segment in a directory whose sync fails, nanoseconds.
+    private static let createPause: UInt64 = 100_000_000
+
+    /// When `pump` has to be called although nothing ends until then, monotonic nanoseconds.
+    package var nextDeadline: UInt64 {
+        var next = UInt64.max
+        guard !readOnly, recovery == nil, manifestState.exists else { return next }
+        let now = clock.monotonic
+        if spreading.isWanted, !anyMemberAway, !rewriting { next = spreading.lookAt }
+        for device in devices.indices where devices[device].takesWrites {
+            if reclaimers[device].createAt > now { next = min(next, reclaimers[device].createAt) }
+            if reclaimers[device].beside != nil, reclaimers[device].retryAt > now {
+                next = min(next, reclaimers[device].retryAt)
+            }
+        }
+        return next
+    }
 
     private func createSegment(_ device: Int) {
         let local = reclaimers[device].nextLocal
@@ -319,11 +342,13 @@ extension LogStore {
                 deviceFailed(device, errno: errno)
                 unmake(segment)
                 reclaimers[device].nextLocal -= 1
+                reclaimers[device].createAt = clock.monotonic + Self.createPause
                 reclaimers[device].phase = .idle
                 return
             }
             reclaimers[device].phase = .settling
-        case .reclaimRead: footerRead(device, errno)
+        case .reclaimRead:
+            if let errno = reclaimReadEnded(device, errno) { footerRead(device, errno) }
         case .segmentHeader:
             reclaimers[device].headerWrites -= 1
             if errno != 0 { reclaimers[device].failed = true }

@@ -173,6 +173,7 @@ extension LogStore {
         else { return false }
         memory.deallocate()
         load.memory = nil
+        let isWhole = knowsAllOldLives(recovery, table)
         for entry in table where segments.isValid(entry.segment) && entry.generation != 0 {
             guard segments[entry.segment].generation == entry.generation,
                 segments[entry.segment].file >= 0
@@ -185,15 +186,24 @@ extension LogStore {
             state.pointee.metaPages = max(state.pointee.metaPages, entry.metaPages)
             state.pointee.maxVersion = max(state.pointee.maxVersion, entry.maxVersion)
             nextVersion = max(nextVersion, entry.maxVersion)
-            if entry.state == SegmentState.sealed.rawValue {
-                recovery.covered.insert(entry.segment)
-            }
+            if entry.isCovered(whole: isWhole) { recovery.covered.insert(entry.segment) }
         }
         if let header = load.candidates[load.chosen].header { noteWall(header.beganWall) }
         recovery.checkpoint = load
         recovery.settledPages = load.table.mapValues { $0.writtenPages }
         if load.table.isEmpty { startReplay(recovery) }
         return true
+    }
+
+    /// Whether every segment that is replayed although the dump does not know its life has begun it
+    /// since. Another was away, could not be read, or was to have had its next life by then: what
+    /// killed its blocks meanwhile is not in the dump, so all records are met again.
+    private func knowsAllOldLives(_ recovery: Recovery, _ table: [CheckpointSegment]) -> Bool {
+        let rows = Dictionary(table.map { ($0.segment, $0) }, uniquingKeysWith: { $1 })
+        return recovery.found.allSatisfy {
+            segments[$0].generation == 0
+                || rows[$0]?.knows(life: segments[$0].generation) ?? false
+        }
     }
 
     private func readChunks(_ recovery: Recovery) -> Bool {

@@ -120,6 +120,9 @@ extension LogStore {
             }
         if whole {
             place(fingerprint, newest.entry)
+            for older in contested.values.dropLast() {
+                segments[older.entry.place.segment].holdsContested = true
+            }
             return
         }
         statistics.recovery.contestedLost += 1

@@ -224,6 +224,7 @@ extension LogStore {
             // What could not be read now may be readable at the next opening: until the segment has
             // a new life, no tombstone goes that may be needed against what lies in it.
             segments[id].minValueVersion = 0
+            hidesValues = true
         }
         segments[id].generation = 0
         segments[id].state = .sealed
@@ -427,6 +428,9 @@ extension LogStore {
             // can be read, this one gets a new life first.
             if recovery.halfHeaded.contains(scan.segment) || condemned.contains(scan.segment) {
                 state.pointee.generation = 0
+                // That header may go at a crash, and then the life before comes back.
+                state.pointee.formerValueVersion = 0
+                hidesValues = true
                 return
             }
             state.pointee.state = .clean
@@ -557,7 +561,10 @@ extension LogStore {
             }
             flushFound(id, isCovered: recovery.covered.contains(id))
         }
-        if !flush.isFirst { flush.durableVersion = nextVersion }
+        if !flush.isFirst {
+            flush.durableVersion = nextVersion
+            forgetContested()
+        }
         self.recovery = nil
         if configuration.openMode == .strict { judgeDamage() }
         prepareCheckpoints()

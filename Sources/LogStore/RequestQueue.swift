@@ -27,6 +27,22 @@ final class RequestQueue {
         count += 1
     }
 
+    /// Appends a request as several of at most so many bytes; returns how many.
+    func append(_ request: IORequest, inSlicesOf bytes: UInt64) -> Int32 {
+        var rest = request
+        var count: Int32 = 0
+        while rest.piece.length > 0 {
+            var slice = rest
+            slice.piece.length = min(rest.piece.length, bytes)
+            append(slice)
+            rest.fileOffset += slice.piece.length
+            rest.piece.offset += slice.piece.length
+            rest.piece.length -= slice.piece.length
+            count += 1
+        }
+        return count
+    }
+
     func popFirst() -> IORequest? {
         guard count > 0 else { return nil }
         let request = memory[head]

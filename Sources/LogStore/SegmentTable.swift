@@ -67,6 +67,9 @@ package struct Segment {
     package var holdsForgotten: Bool = false
     /// Blocks were moved here and never flushed: the log may not forget where they came from.
     package var holdsLostMoves: Bool = false
+    /// It has the older value of a key whose newer one was found at open and is not known to be
+    /// flushed: it is not emptied before that.
+    package var holdsContested: Bool = false
     package init() {}
 }
 

@@ -1,10 +1,13 @@
-// WritePacer: keeps the writes of groups from standing in front of demand reads. While a device is
-// being read, or was until a moment ago, groups go to it in small requests, few at once, so that a
-// read that comes now waits behind little; while it is not, they go out whole, at once.
+// WritePacer: keeps the writes of groups from standing in front of demand reads, and what nobody
+// waits for (dumps, the reads of reclaim) from standing in front of both. While a device is being
+// read, or was until a moment ago, groups go to it in small requests, few at once, so that a read
+// that comes now waits behind little; while it is not, they go out whole, at once. The rest goes,
+// one small request at a time, while no group waits.
 //
 // Invariants: the requests of a group are all handed over in the end, each with one completion;
 // with nothing under way the next one always goes out, so that writes keep a floor however much is
-// read.
+// read; of eight turns the rest has one. Records are small and somebody waits for them: they do not
+// queue behind values. Nor do the reads of reclaim where groups wait for the segment.
 
 import BlockIO
 
@@ -17,7 +20,10 @@ struct WritePacer {
 
     /// Requests that wait for their turn.
     let queue = RequestQueue(capacity: 256)
-    /// Requests of groups that the driver has.
+    /// What nobody waits for.
+    let later = RequestQueue(capacity: 256)
+    var turns = 0
+    /// Requests of both that the driver has.
     var underWay = 0
     /// Demand reads under way.
     var reads = 0
@@ -36,39 +42,56 @@ extension LogStore {
 
     /// Hands over a write of a group, or keeps it for its turn. Returns how many completions come
     /// of it.
-    func issuePaced(_ request: IORequest, _ device: Int) -> Int32 {
-        guard isPaced(device) || !pacers[device].queue.isEmpty else {
+    func issuePaced(_ request: IORequest, _ device: Int, records: Bool = false) -> Int32 {
+        guard !records, isPaced(device) || !pacers[device].queue.isEmpty else {
             pacers[device].underWay += 1
             issue(request, on: device)
             return 1
         }
-        var rest = request
-        var count: Int32 = 0
-        while rest.piece.length > 0 {
-            var slice = rest
-            slice.piece.length = min(rest.piece.length, WritePacer.sliceBytes)
-            pacers[device].queue.append(slice)
-            rest.fileOffset += slice.piece.length
-            rest.piece.offset += slice.piece.length
-            rest.piece.length -= slice.piece.length
-            count += 1
-        }
+        let count = pacers[device].queue.append(request, inSlicesOf: WritePacer.sliceBytes)
         statistics.pacedWrites += UInt64(count)
+        advancePacer(device)
+        return count
+    }
+
+    /// The same for what nobody waits for; but where groups of the device wait for a segment
+    /// (`urgent`) it has their turn.
+    func issueLater(_ request: IORequest, _ device: Int, urgent: Bool = false) -> Int32 {
+        if urgent { return issuePaced(request, device) }
+        guard isPaced(device) || !pacers[device].queue.isEmpty || !pacers[device].later.isEmpty
+        else {
+            pacers[device].underWay += 1
+            issue(request, on: device)
+            return 1
+        }
+        let count = pacers[device].later.append(request, inSlicesOf: WritePacer.sliceBytes)
         advancePacer(device)
         return count
     }
 
     /// Hands over what may go now.
     func advancePacer(_ device: Int) {
-        guard !pacers[device].queue.isEmpty else { return }
+        guard !pacers[device].queue.isEmpty || !pacers[device].later.isEmpty else { return }
         let limit = isPaced(device) ? configuration.pacedWrites : Int.max
-        while pacers[device].underWay < limit, let request = pacers[device].queue.popFirst() {
+        while pacers[device].underWay < limit, let request = nextPaced(device, limit) {
             pacers[device].underWay += 1
             issue(request, on: device)
         }
     }
 
-    /// A request that `issuePaced` handed over has ended.
+    private func nextPaced(_ device: Int, _ limit: Int) -> IORequest? {
+        if !pacers[device].queue.isEmpty {
+            pacers[device].turns &+= 1
+            if pacers[device].turns % 8 != 0 || pacers[device].later.isEmpty {
+                return pacers[device].queue.popFirst()
+            }
+        } else if pacers[device].underWay > 0, limit != Int.max {
+            return nil
+        }
+        return pacers[device].later.popFirst()
+    }
+
+    /// A request that `issuePaced` or `issueLater` handed over has ended.
     func pacedEnded(_ device: Int) {
         pacers[device].underWay -= 1
         advancePacer(device)

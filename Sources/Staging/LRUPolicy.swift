@@ -1,11 +1,14 @@
 // LRUPolicy: exact least-recently-used order by a doubly linked list through two arrays of slot
 // numbers. Every call is O(1) and allocates nothing. Entry `capacity` is the list's anchor: its
-// next is the most recent, its previous the coldest. -1 links mark a slot that is not held.
+// next is the most recent, its previous the coldest. -1 links mark a slot that is not held. What
+// continues a chain goes right behind its predecessor, so that the tail leaves before the head.
 
 package final class LRUPolicy: ReplacementPolicy {
     private var capacity: Int32 = 0
     private var next: UnsafeMutablePointer<Int32>
     private var previous: UnsafeMutablePointer<Int32>
+    /// The slot used last, behind which its successor in the chain goes; -1 if it has moved.
+    private var latest: Int32 = -1
 
     package init() {
         next = .allocate(capacity: 1)
@@ -33,14 +36,20 @@ package final class LRUPolicy: ReplacementPolicy {
         previous[capacity] = self.capacity
     }
 
-    package func inserted(_ slot: Int32, bytes: Int) {
+    package func inserted(_ slot: Int32, _ arrival: Arrival) {
         precondition(slot >= 0 && slot < capacity && next[Int(slot)] < 0, "slot held already")
-        link(slot, after: capacity)
+        use(slot, arrival.continues)
     }
 
-    package func touched(_ slot: Int32) {
+    package func touched(_ slot: Int32, continues: Bool) {
         guard unlink(slot) else { return }
-        link(slot, after: capacity)
+        use(slot, continues)
+    }
+
+    @inline(__always)
+    private func use(_ slot: Int32, _ continues: Bool) {
+        link(slot, after: continues && latest >= 0 ? latest : capacity)
+        latest = slot
     }
 
     package func removed(_ slot: Int32) {
@@ -62,6 +71,8 @@ package final class LRUPolicy: ReplacementPolicy {
         return candidate < 0 || candidate == capacity ? nil : candidate
     }
 
+    package var memoryBytes: Int { 8 * (Int(capacity) + 1) }
+
     @inline(__always)
     private func link(_ slot: Int32, after: Int32) {
         let behind = next[Int(after)]
@@ -75,6 +86,7 @@ package final class LRUPolicy: ReplacementPolicy {
     @inline(__always)
     private func unlink(_ slot: Int32) -> Bool {
         guard slot >= 0, slot < capacity, next[Int(slot)] >= 0 else { return false }
+        if slot == latest { latest = -1 }
         let (before, behind) = (previous[Int(slot)], next[Int(slot)])
         next[Int(before)] = behind
         previous[Int(behind)] = before

@@ -75,7 +75,8 @@ package final class StagedStore {
     static let controlBit: UInt64 = 1 << 63
 
     package static func open(
-        _ configuration: StagedConfiguration, driver: any BlockDriver, clock: any Clock
+        _ configuration: StagedConfiguration, driver: any BlockDriver, clock: any Clock,
+        policy: any ReplacementPolicy = LRUPolicy()
     ) throws(StoreError) -> StagedStore {
         var arena: StagingArena?
         let slabs = configuration.stagingBytes / configuration.slabBytes
@@ -83,7 +84,7 @@ package final class StagedStore {
             do {
                 arena = try StagingArena(
                     slabBytes: configuration.slabBytes, slabCount: slabs,
-                    residentCapacity: slabs, policy: LRUPolicy(), regions: driver.regions)
+                    residentCapacity: slabs, policy: policy, regions: driver.regions)
             } catch {
                 throw StoreError(
                     .resource, operation: "open", subject: "the staging arena",
@@ -135,7 +136,8 @@ package final class StagedStore {
 
     /// When the owner has to be awake next, monotonic nanoseconds.
     package var nextDeadline: UInt64 {
-        let next = min(deadlineCount > 0 ? earliestDeadline : UInt64.max, log.nextLook)
+        let own = deadlineCount > 0 ? earliestDeadline : UInt64.max
+        let next = min(own, log.nextDeadline, log.nextLook)
         if waitingForLog.isEmpty && waitingForSlabs.isEmpty { return next }
         // What waits for room is looked at again soon, should no completion come first.
         return min(next, log.clock.monotonic + 1_000_000)

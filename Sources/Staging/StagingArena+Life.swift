@@ -8,7 +8,7 @@ extension StagingArena {
 
     /// The bytes are all there: readers see the resident from now on. Replaces, in one step, the
     /// visible resident of the same key.
-    package func publish(_ slot: ResidentSlot, dirty: Bool) {
+    package func publish(_ slot: ResidentSlot, dirty: Bool, continues: Bool = false) {
         precondition(state(slot) == .filling, "only a filling resident is published")
         let bytes = Int(table.plainInfo(slot.index).storedBytes)
         setState(slot.index, dirty ? .dirty : .clean)
@@ -27,7 +27,11 @@ extension StagingArena {
         counts.residents += 1
         counts.publications += 1
         count(bytes, dirty ? .dirty : .clean, 1)
-        policy.inserted(slot.index, bytes: bytes)
+        policy.inserted(
+            slot.index,
+            Arrival(
+                key: table.key(slot.index), bytes: bytes,
+                namespaceSlot: table.plainInfo(slot.index).namespaceSlot, continues: continues))
     }
 
     /// The resident is on disk now. No effect on one that is clean or was removed meanwhile. Who
@@ -65,9 +69,10 @@ extension StagingArena {
         return removed
     }
 
-    package func touch(_ slot: ResidentSlot) {
+    /// `continues`: the block comes, in its chain, right after the one touched or published last.
+    package func touch(_ slot: ResidentSlot, continues: Bool = false) {
         check(slot)
-        policy.touched(slot.index)
+        policy.touched(slot.index, continues: continues)
     }
 
     /// Touches the key's resident if it is still visible, as a queued touch may come late.
@@ -82,6 +87,12 @@ extension StagingArena {
     package func demote(_ slot: ResidentSlot) {
         check(slot)
         policy.demoted(slot.index)
+    }
+
+    /// Tells the policy what is expected of the resident.
+    package func foretell(_ slot: ResidentSlot, _ outlook: Outlook) {
+        check(slot)
+        policy.foretold(slot.index, outlook)
     }
 
     // MARK: Pins

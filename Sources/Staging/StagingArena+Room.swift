@@ -16,6 +16,7 @@ extension StagingArena {
             let other = slots[Int(present)].replacement
             if other >= 0 { return .filling(ResidentSlot(other)) }
         }
+        policy.expects(key)
         guard makeRoom(need) else {
             counts.refusedFull += 1
             return .full

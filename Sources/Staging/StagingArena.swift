@@ -148,6 +148,7 @@ package final class StagingArena {
             MemoryLayout<Slot>.stride + Self.inlinePieces * MemoryLayout<Piece>.stride + 8
         return arenaMapping.length + tableMapping.length + residentCapacity * perSlot
             + 2 * slabCount * MemoryLayout<Piece>.stride + slabs.bytes + piecePool.bytes
+            + policy.memoryBytes
     }
 
     /// What the kernel granted for the slabs and for the table.

@@ -195,11 +195,15 @@ package final class Catalog {
 
     private func readLog(_ progress: Progress) throws(StoreError) {
         let reader = RecordReader(store: store)
+        let table = dump?.table ?? [:]
+        let isWhole = segments.allSatisfy {
+            $0.generation == 0 || table[$0.id]?.knows(life: $0.generation) ?? false
+        }
         for number in segments.indices {
             var info = segments[number]
             let id = info.id
             let known = known(info)
-            let covered = known?.state == SegmentState.sealed.rawValue
+            let covered = known?.isCovered(whole: isWhole) ?? false
             let settled = known?.writtenPages ?? 0
             // A list of its own: what is told of the records goes to the other one meanwhile.
             var told: [Finding] = []

@@ -36,8 +36,9 @@ struct Killer {
     var isSupersede: Bool
     var namespaceSlot: UInt16
     var key: [UInt8]
-    /// Records that the log has of it.
-    var copies: Int
+    /// Streams in whose segments the log has it, a bit each: a record that was carried on lies
+    /// twice in its own until its first place is used again, and is no twin of itself.
+    var streams: UInt8
 }
 
 struct RepairPlan {
@@ -155,28 +156,30 @@ struct RepairPlan {
                     if wanted.remove(parent) != nil { keys[parent] = Array(view.parent) }
                 }
                 if !view.descriptor.hasValue {
-                    Self.count(view, fingerprint, space.slot, &killers)
+                    Self.count(view, fingerprint, space.slot, info.stream, &killers)
                 }
             }
         }
         sortOut(keys, killers)
-        guards = killers.filter { $0.value.copies < 2 }.map { ($0.key, $0.value) }
+        guards = killers.filter { $0.value.streams.nonzeroBitCount < 2 }
+            .map { ($0.key, $0.value) }
             .sorted { $0.killer.version < $1.killer.version }
     }
 
     /// Only the highest version of a key matters.
     private static func count(
-        _ view: RecordView, _ fingerprint: Fingerprint, _ slot: UInt16,
+        _ view: RecordView, _ fingerprint: Fingerprint, _ slot: UInt16, _ stream: StreamKind?,
         _ killers: inout [Fingerprint: Killer]
     ) {
+        let bit: UInt8 = stream.map { 1 << $0.rawValue } ?? 0
         let version = view.descriptor.version
         let known = killers[fingerprint]?.version ?? 0
         if version == known {
-            killers[fingerprint]?.copies += 1
+            killers[fingerprint]?.streams |= bit
         } else if version > known {
             killers[fingerprint] = Killer(
                 version: version, isSupersede: view.descriptor.flags.contains(.supersede),
-                namespaceSlot: slot, key: Array(view.key), copies: 1)
+                namespaceSlot: slot, key: Array(view.key), streams: bit)
         }
     }
 

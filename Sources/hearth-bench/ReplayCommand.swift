@@ -68,7 +68,20 @@ struct ReplayCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Generated: the seed.", valueName: "n"))
     var seed = "1"
 
+    @Option(
+        help: ArgumentHelp(
+            "Only simulate these on the trace: adaptive, lru, arc, s3fifo, fifo, belady.",
+            valueName: "names"))
+    var policy: String?
+    @Option(help: ArgumentHelp("Sizes to simulate, or shares.", valueName: "size|n%,..."))
+    var sizes: String?
+    @Option(
+        help: ArgumentHelp(
+            "What engines tell: none, or session[:missed,false], as shares.", valueName: "kind"))
+    var hints = "none"
+
     static let names = [
+        "policy", "sizes", "hints",
         "trace", "directory", "block-bytes", "join", "dram", "capacity", "requests", "kv_mode",
         "durability", "keep", "output-format", "output", "eta", "put-log", "verify-log", "sessions",
         "turns", "seed", "help", "version",
@@ -81,7 +94,8 @@ struct ReplayCommand: ParsableCommand {
                 "requests": requests, "kv_mode": mode, "durability": durability,
                 "output-format": outputFormat, "output": output, "eta": eta, "trace": trace,
                 "directory": directory, "put-log": putLog, "verify-log": verifyLog,
-                "sessions": sessions, "turns": turns, "seed": seed,
+                "sessions": sessions, "turns": turns, "seed": seed, "policy": policy,
+                "sizes": sizes, "hints": hints,
             ], keep: keep)
     }
 
@@ -107,6 +121,7 @@ struct ReplayCommand: ParsableCommand {
                 writeAll(code == .success ? STDOUT_FILENO : STDERR_FILENO, text + "\n")
                 return code == .success ? 0 : 2
             }
+            if !settings.policies.isEmpty { return PolicyRun.run(settings) }
             return ReplayRun.run(settings, open: openReplayStore)
         } catch {
             writeAll(STDERR_FILENO, "hearth-bench replay: \(error)\n")

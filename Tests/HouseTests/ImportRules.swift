@@ -7,7 +7,7 @@ enum ImportRules {
 
     /// The modules that hold the store's state machine: no Foundation, no async, no wall time.
     static let core: Set<String> = [
-        "SegmentFormat", "BlockIO", "SimulatedDisk", "LogStore", "Staging",
+        "SegmentFormat", "BlockIO", "SimulatedDisk", "LogStore", "Staging", "Heat",
     ]
 
     static let allowed: [String: Set<String>] = [
@@ -16,14 +16,20 @@ enum ImportRules {
         "SimulatedDisk": ["BlockIO", "CPlatform"],
         "LogStore": ["SegmentFormat", "BlockIO", "CPlatform"],
         "Staging": ["LogStore", "BlockIO", "SegmentFormat"],
-        "Hearth": ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
-        "BenchKit": ["BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
+        "Heat": ["Staging", "LogStore", "SegmentFormat"],
+        "Hearth": [
+            "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
+        ],
+        "BenchKit": ["Heat", "Staging", "BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
         "StoreTools": ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
         "hearth-cli": ["StoreTools", "LogStore", "BlockIO", "SegmentFormat", "ArgumentParser"],
-        "HearthABI": ["CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO"],
+        "HearthABI": [
+            "CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO",
+        ],
         "hearth-bench": [
-            "Hearth", "HearthABI", "CHearth", "BenchKit", "Staging", "LogStore", "BlockIO",
-            "SegmentFormat", "CPlatform", "ArgumentParser", "CMeasure", "Dispatch",
+            "Hearth", "HearthABI", "CHearth", "BenchKit", "Heat", "Staging",
+            "LogStore", "BlockIO", "SimulatedDisk", "SegmentFormat", "CPlatform", "ArgumentParser",
+            "CMeasure", "Dispatch",
         ],
     ]
 

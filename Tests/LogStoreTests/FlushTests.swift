@@ -55,4 +55,47 @@ import Testing
         }
         #expect(outcomes.keys.allSatisfy { $0 == .stored || $0 == .failed }, "\(outcomes)")
     }
+
+    /// A put was answered as written, and the next flush failed: whoever asks for that version is
+    /// told, however many flushes have been good since; who flushes everything is told once.
+    @Test func aLostVersionIsTold() throws {
+        for byName in [true, false] {
+            let world = try World(World.configuration(staging: 0), seed: 5)
+            let space = world.namespace()
+            var faults = FaultPlan.none
+            faults[.syncError] = 1
+            world.store.shutdown()
+            try world.reopen(faults, enabled: false)
+            world.settle()
+            func put(_ key: String) -> UInt64 {
+                world.put(key, space, payload(key, revision: 0, length: 5000)).version
+            }
+            func flush(_ version: UInt64) -> Status {
+                world.control { world.store.flush(token: $0, through: version) }.status
+            }
+            let before = put("before")
+            #expect(flush(UInt64.max) == .done)
+            let lost = put("lost")
+            // Somebody else's flush, which nobody asked for by a version.
+            world.driver.faultsEnabled = true
+            world.store.log.flush.isWanted = true
+            world.settle()
+            world.driver.faultsEnabled = false
+            #expect(world.store.log.statistics.flushErrors > 0)
+            let after = put("after")
+            #expect(lost > before && after > lost)
+            if byName {
+                #expect(flush(lost) == .failed)
+            } else {
+                #expect(flush(UInt64.max) == .failed)
+            }
+            #expect(flush(UInt64.max) == .done)
+            #expect(flush(after) == .done)
+            #expect(flush(before) == .done)
+            #expect(flush(lost) == .failed, "it is still not durable")
+            try world.crash(.none)
+            #expect(world.missed("before", space, revision: 0, length: 5000) == nil)
+            #expect(world.missed("after", space, revision: 0, length: 5000) == nil)
+        }
+    }
 }

@@ -2,10 +2,11 @@
 // all the while, and what the writer keeps of its rate.
 
 import BlockIO
-import LogStore
 import SimulatedDisk
 import Staging
 import Testing
+
+@testable import LogStore
 
 @Suite struct PriorityTests {
     private static let length = 64 << 10
@@ -82,7 +83,7 @@ import Testing
             }
         }
 
-        func run(reading: Bool, writing: Bool) -> Shares {
+        func run(reading: Bool, writing: Bool, dumping: Bool = false) -> Shares {
             let begin = world.clock.monotonic
             let warm = begin + span / 4
             let end = begin + span
@@ -95,6 +96,9 @@ import Testing
                     world.driver.wait(until: world.clock.monotonic + 1_000_000)
                 }
                 let now = world.clock.monotonic
+                if dumping, now < end, world.store.log.checkpointer.phase == .idle {
+                    world.store.checkpoint(token: 1 << 50)
+                }
                 for (token, answer) in world.sink.answers {
                     if let (slot, begun) = gets.removeValue(forKey: token) {
                         #expect(answer.status == .hit)
@@ -119,7 +123,9 @@ import Testing
     }
 
     /// One run on a new store, with groups paced or not.
-    private func shares(paced: Int, reading: Bool, writing: Bool) throws -> Shares {
+    private func shares(
+        paced: Int, reading: Bool, writing: Bool, dumping: Bool = false
+    ) throws -> Shares {
         var configuration = World.configuration(segments: 40, staging: 0)
         configuration.log.groupBytes = 1 << 20
         configuration.log.pacedWrites = paced
@@ -135,7 +141,19 @@ import Testing
             }
             #expect(pinned.status == .done)
         }
-        return Load(world, space).run(reading: reading, writing: writing)
+        return Load(world, space).run(reading: reading, writing: writing, dumping: dumping)
+    }
+
+    /// Dumps, one after the other, have the device when nobody else wants it.
+    @Test func demandBesideCheckpoints() throws {
+        let alone = try shares(paced: 2, reading: true, writing: false)
+        let both = try shares(paced: 2, reading: true, writing: false, dumping: true)
+        let unpaced = try shares(paced: 0, reading: true, writing: false, dumping: true)
+        print(
+            "demand p99: alone \(alone.p99 / 1000) µs, beside checkpoints \(both.p99 / 1000) µs, "
+                + "unpaced \(unpaced.p99 / 1000) µs")
+        #expect(Double(both.p99) <= 1.3 * Double(alone.p99))
+        #expect(both.p99 < unpaced.p99)
     }
 
     @Test func demandBesideAWriter() throws {
@@ -152,5 +170,38 @@ import Testing
         #expect(wait <= 2)
         #expect(kept >= 0.5)
         #expect(both.p99 < unpaced.p99)
+    }
+
+    /// Records do not queue behind values that give way to reads: a delete takes no longer.
+    @Test func aDeleteBesidePacedValues() throws {
+        func deleteTime(_ puts: Int) throws -> UInt64 {
+            let world = try World(World.configuration(segments: 40, staging: 0))
+            let space = world.namespace()
+            #expect(world.put("key", space, revision: 0, length: 5000) == .stored)
+            world.flush()
+            let bytes = UnsafeMutableRawBufferPointer.allocate(
+                byteCount: Self.length, alignment: 4096)
+            defer { bytes.deallocate() }
+            bytes.initializeMemory(as: UInt8.self, repeating: 9)
+            world.store.log.demandBegan(0)
+            for number in 0..<puts {
+                try world.begin(.put, "put-\(number)", space, bytes: bytes)
+            }
+            world.store.pump()
+            #expect(world.store.log.pacers[0].queue.isEmpty == (puts == 0))
+            let begun = world.clock.monotonic
+            let token = try world.begin(.delete, "key", space, bytes: bytes)
+            while world.sink.answers[token] == nil {
+                if !world.store.pump() { world.pause(10_000_000) }
+            }
+            let time = world.clock.monotonic - begun
+            #expect(world.sink.answers[token]?.status == .deleted)
+            world.store.log.demandEnded(0)
+            world.settle()
+            return time
+        }
+        let alone = try deleteTime(0)
+        let beside = try deleteTime(100)
+        #expect(beside <= 2 * alone, "\(beside / 1000) µs, alone \(alone / 1000) µs")
     }
 }

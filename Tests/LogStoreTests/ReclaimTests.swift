@@ -264,4 +264,32 @@ import Testing
         heat.touched(Fingerprint(hi: 9, lo: 9))
         #expect(index.count == 1)
     }
+
+    /// A directory whose sync keeps failing is not worked on without a pause.
+    @Test func makingSegmentsPausesAfterAFailedSync() throws {
+        let world = try World(configuration())
+        var faults = FaultPlan.none
+        faults[.syncError] = 1
+        world.store.shutdown()
+        try world.reopen(faults, enabled: false)
+        world.settle()
+        let log = world.store.log
+        world.driver.faultsEnabled = true
+        let begun = world.clock.monotonic
+        while world.clock.monotonic < begun + 50_000_000 {
+            log.wantReclaim = true
+            if !world.store.pump() { world.pause(1_000_000) }
+        }
+        #expect(log.statistics.flushErrors >= 1 && log.statistics.flushErrors <= 2)
+        #expect(log.devices[0].state == .healthy)
+        #expect(world.store.nextDeadline < world.clock.monotonic + 1_000_000_000)
+        world.driver.faultsEnabled = false
+        let made = log.reclaimers[0].nextLocal
+        for _ in 0..<2000 where log.reclaimers[0].nextLocal <= made {
+            log.wantReclaim = true
+            if !world.store.pump() { world.pause(1_000_000) }
+        }
+        #expect(log.reclaimers[0].nextLocal > made, "it goes on")
+        world.settle()
+    }
 }

@@ -126,6 +126,67 @@ import Testing
         }
     }
 
+    /// With three members both copies may lie on the third: they go to the two that have their
+    /// turn now, and the third may be away.
+    @Test func bothCopiesOnAThirdMemberAreSpread() throws {
+        let three = ["/a", "/b", "/c"]
+        let machine = SimulatedMachine()
+        for directory in three { machine.addDevice(directory) }
+        let world = try World(
+            World.configuration(directories: three, mode: .store, staging: 0), machine: machine)
+        let space = world.namespace()
+        world.store.log.stripeDevice = 0
+        for number in 0..<20 {
+            #expect(world.put("key-\(number)", space, revision: 0, length: 40_000) == .stored)
+        }
+        world.flush()
+        world.close()
+        for directory in ["/a", "/b"] { machine.detach(directory) }
+        try world.open()
+        for number in 0..<10 { #expect(world.remove("key-\(number)", space) == .notFound) }
+        #expect(Set(world.recordSegments.map { SegmentTable.device($0) }) == [2])
+        world.close()
+        for directory in ["/a", "/b"] { machine.attach(directory) }
+        try world.open()
+        // One copy of each has to go, at least.
+        #expect((10...20).contains(world.store.log.statistics.carriedRecords))
+        #expect(world.store.log.recordsAreSpread)
+        world.flush()
+        world.kill()
+        machine.detach("/c")
+        try world.open()
+        for number in 0..<20 {
+            let answer = world.get("key-\(number)", space, length: 40_000).0
+            #expect((answer.status == .miss) == (number < 10), "key-\(number)")
+        }
+        world.checkAccounts()
+        world.close()
+        machine.attach("/c")
+        try world.open()
+        world.settle()
+        #expect(world.store.log.recordsAreSpread)
+        let carried = world.store.log.statistics.carriedRecords
+        world.close()
+        try world.open()
+        #expect(world.store.log.statistics.carriedRecords <= carried, "it comes to an end")
+    }
+
+    /// What is wanted and cannot be done yet is looked at again although the owner sleeps.
+    @Test func spreadingWakesTheOwner() throws {
+        let machine = SimulatedMachine()
+        for directory in Self.pair { machine.addDevice(directory) }
+        let world = try World(
+            World.configuration(directories: Self.pair, mode: .store, staging: 0),
+            machine: machine)
+        #expect(world.store.nextDeadline == UInt64.max)
+        world.store.log.spreading.isWanted = true
+        world.store.log.spreading.lookAt = world.clock.monotonic + 1_000_000_000
+        #expect(world.store.nextDeadline == world.clock.monotonic + 1_000_000_000)
+        world.pause(1_000_000_000)
+        world.settle()
+        #expect(world.store.nextDeadline == UInt64.max)
+    }
+
     /// A crash at any moment of it takes no record away, and the next opening ends it. What is
     /// spread already is not written again.
     @Test(arguments: [0, 1]) func aCrashWhileRecordsAreSpread(lost: Int) throws {

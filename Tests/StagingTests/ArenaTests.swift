@@ -10,8 +10,8 @@ final class CountingPolicy: ReplacementPolicy {
     let inner = LRUPolicy()
     var asked = 0
     func resize(capacity: Int) { inner.resize(capacity: capacity) }
-    func inserted(_ slot: Int32, bytes: Int) { inner.inserted(slot, bytes: bytes) }
-    func touched(_ slot: Int32) { inner.touched(slot) }
+    func inserted(_ slot: Int32, _ arrival: Arrival) { inner.inserted(slot, arrival) }
+    func touched(_ slot: Int32, continues: Bool) { inner.touched(slot, continues: continues) }
     func removed(_ slot: Int32) { inner.removed(slot) }
     func demoted(_ slot: Int32) { inner.demoted(slot) }
     func victim(after slot: Int32?) -> Int32? {

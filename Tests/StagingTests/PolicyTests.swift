@@ -17,23 +17,35 @@ import Testing
         let policy = LRUPolicy()
         policy.resize(capacity: 20)
         var model: [Int32] = []
+        var latest: Int32?
         var random = Random(1)
         for _ in 0..<5000 {
             let slot = Int32(random.below(20))
             let held = model.contains(slot)
-            switch random.below(5) {
+            if slot == latest { latest = nil }
+            switch random.below(6) {
             case 0 where !held:
-                policy.inserted(slot, bytes: 1)
+                policy.inserted(slot, Arrival(key: key(Int(slot)), bytes: 1))
                 model.append(slot)
+                latest = slot
             case 1:
                 policy.removed(slot)
                 model.removeAll { $0 == slot }
             case 2:
                 policy.demoted(slot)
                 if held { model = [slot] + model.filter { $0 != slot } }
+            case 3:
+                policy.touched(slot, continues: true)
+                guard held else { break }
+                model.removeAll { $0 == slot }
+                let place = latest.flatMap { model.firstIndex(of: $0) } ?? model.count
+                model.insert(slot, at: place)
+                latest = slot
             default:
                 policy.touched(slot)
-                if held { model = model.filter { $0 != slot } + [slot] }
+                guard held else { break }
+                model = model.filter { $0 != slot } + [slot]
+                latest = slot
             }
             #expect(order(policy) == model)
         }
@@ -42,10 +54,13 @@ import Testing
     @Test func aChainsHeadEndsMostRecent() {
         let policy = LRUPolicy()
         policy.resize(capacity: 8)
-        for slot in 0..<Int32(8) { policy.inserted(slot, bytes: 1) }
+        for slot in 0..<Int32(8) { policy.inserted(slot, Arrival(key: key(Int(slot)), bytes: 1)) }
         let chain: [Int32] = [1, 3, 5]
         chain.withUnsafeBufferPointer { policy.touchChain($0) }
         #expect(order(policy) == [0, 2, 4, 6, 7, 5, 3, 1])
+        // The same, told head first by who knows only that they follow each other.
+        for slot in [2, 4, 6] as [Int32] { policy.touched(slot, continues: slot != 2) }
+        #expect(order(policy) == [0, 7, 5, 3, 1, 6, 4, 2])
     }
 
     @Test func touchesKeepTheirOrderAndTheirBound() {

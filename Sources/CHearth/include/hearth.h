@@ -221,9 +221,12 @@ int32_t hearth_open(const char *endpoint, const char *const *options, hearth_sto
 int32_t hearth_close(hearth_store store);
 /* Waits until the index is complete: until then a miss may be of a block that is there. */
 int32_t hearth_wait_recovered(hearth_store store);
-/* Makes everything put with versions up to `through` durable; UINT64_MAX: all. Waits. */
+/* Makes everything put with versions up to `through` durable; UINT64_MAX: all. Waits. Fails while
+ * `through` is the version of a put that was answered as written and that an earlier flush, which
+ * failed, may have lost; and once for each such loss that nobody has been told of. */
 int32_t hearth_flush(hearth_store store, uint64_t through);
-/* Every put acknowledged with a version up to *version is durable; waits a turn of the store. */
+/* Every put acknowledged with a version up to *version is durable, but for those that a failed
+ * flush may have lost (hearth_flush tells); waits a turn of the store. */
 int32_t hearth_durable_version(hearth_store store, uint64_t *version);
 /* Writes a checkpoint now; waits. */
 int32_t hearth_checkpoint(hearth_store store);

@@ -1,0 +1,23 @@
+// ReplacementKind: the replacement policies that there are, by the names that `hearth-bench replay
+// --policy` takes. A store still opens with LRU; `adaptive` is compared on traces only, as yet.
+
+import Staging
+
+package enum ReplacementKind: String, CaseIterable, Sendable {
+    case adaptive
+    case lru
+    case arc
+    case s3fifo
+    case fifo
+
+    /// A new policy of the kind, for one arena.
+    package func makePolicy() -> any ReplacementPolicy {
+        switch self {
+        case .adaptive: AdaptivePolicy()
+        case .lru: LRUPolicy()
+        case .arc: ARCPolicy()
+        case .s3fifo: S3FIFOPolicy()
+        case .fifo: FIFOPolicy()
+        }
+    }
+}
