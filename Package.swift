@@ -32,9 +32,15 @@ let package = Package(
         .target(name: "Staging", dependencies: ["LogStore", "BlockIO"], swiftSettings: strict),
         .target(name: "Heat", dependencies: ["Staging", "LogStore"], swiftSettings: strict),
         .target(
+            name: "Prefetch", dependencies: ["Heat", "Staging", "LogStore", "BlockIO"],
+            swiftSettings: strict),
+        .target(
+            name: "Tiering", dependencies: ["Prefetch", "Heat", "Staging", "LogStore", "BlockIO"],
+            swiftSettings: strict),
+        .target(
             name: "Hearth",
             dependencies: [
-                "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
+                "Tiering", "Prefetch", "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
             ], swiftSettings: strict),
         .target(
             name: "StoreTools", dependencies: ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
@@ -49,12 +55,12 @@ let package = Package(
         .target(
             name: "HearthABI",
             dependencies: [
-                "CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO",
+                "CHearth", "CPlatform", "Hearth", "Tiering", "Staging", "LogStore", "BlockIO",
             ], swiftSettings: strict),
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "HearthABI", "CHearth", "Heat", "Staging",
+                "Hearth", "HearthABI", "CHearth", "Tiering", "Prefetch", "Heat", "Staging",
                 "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk", "BenchKit", "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
@@ -66,7 +72,8 @@ let package = Package(
         .executableTarget(
             name: "hearth-torture",
             dependencies: [
-                "Hearth", "Staging", "LogStore", "SimulatedDisk", "BlockIO", "SegmentFormat",
+                "Hearth", "Tiering", "Prefetch", "Heat", "Staging", "LogStore", "SimulatedDisk",
+                "BlockIO", "SegmentFormat",
             ],
             path: "Tests/Torture", swiftSettings: strict),
         .testTarget(
@@ -81,6 +88,10 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(name: "HeatTests", dependencies: ["Heat", "Staging"], swiftSettings: strict),
+        .testTarget(
+            name: "TieringTests",
+            dependencies: ["Tiering", "Prefetch", "Heat", "Staging", "LogStore", "SimulatedDisk"],
+            swiftSettings: strict),
         .testTarget(
             name: "HearthTests",
             dependencies: [

@@ -4,16 +4,18 @@
 import Glibc
 import Heat
 
-/// What engines are taken to tell: nothing, or of each request whether its session goes on.
+/// What engines are taken to tell: nothing, what a queued request will read, or of each request
+/// whether its session goes on.
 package enum HintChoice: Equatable, Sendable {
     case none
+    case chain
     case session(miss: Double, falseAlarm: Double)
 
     /// `none`, `session`, or `session:0.1,0.2`: the shares that are wrong.
     package init(_ text: String) throws(OptionProblem) {
         let words = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
-        if text == "none" {
-            self = .none
+        if text == "none" || text == "chain" {
+            self = text == "none" ? .none : .chain
             return
         }
         var shares = [0.0, 0.0]
@@ -23,7 +25,7 @@ package enum HintChoice: Equatable, Sendable {
         }
         guard words.first == "session", shares.count == 2 else {
             throw OptionProblem(
-                "'\(text)' is not none, session or session:miss,false with shares of 0 to 1")
+                "'\(text)' is not none, chain, session or session:miss,false with shares of 0 to 1")
         }
         self = .session(miss: shares[0], falseAlarm: shares[1])
     }
@@ -31,6 +33,7 @@ package enum HintChoice: Equatable, Sendable {
     var text: String {
         switch self {
         case .none: "none"
+        case .chain: "chain"
         case .session(let miss, let falseAlarm):
             "session:" + formatted("%g", miss) + "," + formatted("%g", falseAlarm)
         }
@@ -126,7 +129,7 @@ package enum PolicyRun {
     ) -> String {
         var out =
             "\(trace.requests) requests, \(trace.accesses) block accesses, \(trace.unique) blocks, "
-            + "hints \(configuration.hints.text)\n"
+            + "hints \((configuration.hints ?? .none).text)\n"
         out += "prefix hit ratio (block hit ratio, insertions an access) by blocks held\n"
         let columns = configuration.sizes.count
         out += pad("", 10)
@@ -193,7 +196,8 @@ package enum PolicyRun {
                     ("requests", .integer(Int64(trace.requests))),
                     ("accesses", .integer(Int64(trace.accesses))),
                     ("unique", .integer(Int64(trace.unique))),
-                    ("hints", .text(configuration.hints.text)), ("results", .array(rows)),
+                    ("hints", .text((configuration.hints ?? .none).text)),
+                    ("results", .array(rows)),
                     ("admission", .array(written)),
                 ])
             )

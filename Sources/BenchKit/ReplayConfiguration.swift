@@ -23,8 +23,13 @@ package struct ReplayConfiguration: Sendable {
     /// Not empty: policies are simulated on the trace alone.
     package var policies: [PolicyChoice] = []
     package var sizes: [SizeOrShare] = [0.2, 0.5, 1, 2, 5, 10, 25].map { .share($0) }
-    package var hints = HintChoice.none
+    /// nil: as prefetching needs them.
+    package var hints: HintChoice?
+    package var timed = TimedOptions()
     package init() {}
+
+    /// Whether the replay is one in time, with a model of the server.
+    package var isTimed: Bool { timed.isAsked }
 
     /// From option names (without dashes) to their words; nil where one was not given.
     package init(given: [String: String?], keep: Bool) throws(UsageError) {
@@ -38,10 +43,12 @@ package struct ReplayConfiguration: Sendable {
                 throw UsageError("--\(name): \(error)")
             }
         }
+        if isTimed, given["block-bytes"] == nil { blockBytes = 4096 }
     }
 
     private mutating func set(_ name: String, _ text: String) throws(OptionProblem) {
         switch name {
+        case _ where TimedOptions.names.contains(name): try timed.set(name, text)
         case "trace": trace = text
         case "directory": directory = text
         case "put-log": putLog = text

@@ -129,7 +129,7 @@ package enum ReplayRun {
         report.deviceBytesWritten = store.deviceBytesWritten &- before
     }
 
-    private static func catchInterrupts() {
+    package static func catchInterrupts() {
         for number in [SIGINT, SIGTERM] {
             signal(number) { _ in replayInterrupted.store(true, ordering: .relaxed) }
         }

@@ -15,6 +15,9 @@ package struct TraceTable: Sendable {
     package private(set) var blocks: [Int32] = []
     package private(set) var nextRequest: [Int32] = []
     package private(set) var times: [Double] = []
+    package private(set) var inputTokens: [Int] = []
+    /// Tokens of a full block.
+    package private(set) var blockTokens = 0
     package private(set) var sessions: [Int32] = []
     package private(set) var returns: [Bool] = []
     /// The last block of the request is less than full.
@@ -32,8 +35,10 @@ package struct TraceTable: Sendable {
         var numbers: [UInt64: Int32] = [:]
         var request = TraceRequest()
         var told: [Int] = []
-        var tokens: [Int] = []
+        var fullest = 0
         while UInt64(times.count) < limit ?? UInt64.max, try source.next(&request) {
+            let count = request.blocks.count
+            if count > 0 { fullest = max(fullest, (request.inputTokens + count - 1) / count) }
             let whole = request.blocks.count / join * join
             request.blocks.removeLast(request.blocks.count - whole)
             request.join(join)
@@ -45,13 +50,14 @@ package struct TraceTable: Sendable {
             offsets.append(blocks.count)
             times.append(request.time)
             told.append(request.session)
-            tokens.append(join > 1 ? 0 : request.inputTokens)
+            inputTokens.append(request.inputTokens)
         }
         unique = numbers.count
         findNext()
         findSessions(told)
         findReturns()
-        findPartial(tokens)
+        blockTokens = (fullest + 15) / 16 * 16 * join
+        findPartial(join: join)
     }
 
     package func accesses(of request: Int) -> Range<Int> {
@@ -115,16 +121,11 @@ package struct TraceTable: Sendable {
     }
 
     /// Tokens a block are not in the trace: as many as the fullest request has, in sixteens.
-    private mutating func findPartial(_ tokens: [Int]) {
-        var most = 0
-        for request in 0..<requests {
-            let count = offsets[request + 1] - offsets[request]
-            if count > 0 { most = max(most, (tokens[request] + count - 1) / count) }
-        }
-        most = (most + 15) / 16 * 16
+    private mutating func findPartial(join: Int) {
         endsPartial = (0..<requests).map { request in
             let count = offsets[request + 1] - offsets[request]
-            return count > 0 && tokens[request] > 0 && tokens[request] < count * most
+            return join == 1 && count > 0 && inputTokens[request] > 0
+                && inputTokens[request] < count * blockTokens
         }
     }
 

@@ -1,7 +1,9 @@
 // Checking a configuration, and splitting its one memory limit. Every refusal names the option, the
 // value it has and the values it may have.
 
+import Heat
 import LogStore
+import Prefetch
 import SegmentFormat
 
 /// How the memory limit is shared out; bytes.
@@ -59,9 +61,9 @@ extension Configuration {
     }
 
     private static let groupGapBytes = 128 << 10
-    /// Bounce pages (5 MiB), checkpoint chunks (5), manifest copies, touches, request
+    /// Bounce pages (5 MiB), checkpoint chunks (5), hints (5), manifest copies, touches, request
     /// queues, ghosts (1).
-    private static let fixedBytes = 20 << 20
+    private static let fixedBytes = 25 << 20
     /// What reclaim reads at once, records and blocks, and what it knows of a victim.
     private static let deviceBytes = 6 << 20
 
@@ -79,7 +81,9 @@ extension Configuration {
         let unit = 2 << 20
         func mapped(_ bytes: Int) -> Int { (bytes + unit - 1) / unit * unit }
         let slabs = bytes / max(slabBytes, 1)
-        return mapped(bytes) + mapped(slabs * 192 + 8192) + slabs * 176 + (64 << 10)
+        let tables = Prefetcher.memoryBytes(prefetching(.chain, slabs: slabs), residents: slabs)
+        return mapped(bytes) + mapped(slabs * 192 + 8192) + slabs * 176 + (64 << 10) + tables
+            + AdaptivePolicy.memoryBytes(capacity: max(1, slabs))
     }
 
     /// The most slabs whose cost is at most `left`; bytes.

@@ -32,6 +32,14 @@ public struct Configuration: Sendable {
         case exclusive
     }
 
+    /// Who may ask for blocks to be brought into the DRAM tier before they are needed.
+    public enum Prefetch: String, Sendable, CaseIterable {
+        /// Nobody.
+        case off
+        /// Chains that the engine hinted. The default.
+        case chain
+    }
+
     /// Which I/O driver runs the store.
     public enum Driver: String, Sendable, CaseIterable {
         /// io_uring where the kernel grants it, else threads; told in the statistics. The default.
@@ -83,6 +91,9 @@ public struct Configuration: Sendable {
     /// Bytes for cached shard tables. Default 16 MiB, an eighth of the memory limit at most; 1 MiB
     /// to 4 GiB.
     public var tableCacheBytes: Int?
+
+    /// Default `.chain`: what the engine hints. Without staging nothing is brought early.
+    public var prefetch = Prefetch.chain
 
     // MARK: I/O
 

@@ -39,6 +39,7 @@ package final class Engine: Sendable {
 
     package let clock = SystemClock()
     let inbox = Mutex(Inbox())
+    let hints = HintQueue()
     /// Something was pushed since the owner last took the inbox.
     private let pushed = Atomic<Bool>(false)
     private let sleeping = Atomic<Bool>(false)
@@ -118,7 +119,7 @@ package final class Engine: Sendable {
         return (rests, takes, sleeping.load(ordering: .sequentiallyConsistent))
     }
 
-    private func ring() {
+    func ring() {
         pushed.store(true, ordering: .sequentiallyConsistent)
         guard sleeping.load(ordering: .sequentiallyConsistent),
             sleeping.exchange(false, ordering: .sequentiallyConsistent)
@@ -160,6 +161,7 @@ package final class Engine: Sendable {
     func shut() -> Inbox {
         inbox.withLock { inbox in
             inbox.isClosed = true
+            hints.close()
             let rest = inbox
             inbox.entries = []
             inbox.tasks = []

@@ -5,7 +5,9 @@
 import BlockIO
 import Glibc
 import LogStore
+import Prefetch
 import Staging
+import Tiering
 
 struct Lifecycle {
     enum Phase {
@@ -46,7 +48,7 @@ extension Owner {
         lifecycle.waitingForClose.append(done)
         guard lifecycle.phase == .open else { return }
         lifecycle.phase = .draining
-        store.beginClose()
+        tiered.beginClose()
     }
 
     func advanceClosing() {
@@ -161,10 +163,10 @@ final class OwnerThread: Sendable {
         _ driver: any BlockDriver
     ) -> (closers: [@Sendable () -> Void], remnant: StagedStore?) {
         let engine = Engine()
-        let store: StagedStore
+        let store: TieredStore
         do throws(StoreError) {
-            store = try StagedStore.open(
-                configuration.staged, driver: driver, clock: engine.clock)
+            store = try TieredStore.open(
+                configuration.tiered, driver: driver, clock: engine.clock)
         } catch {
             opened(.failure(HearthError(error)))
             return ([], nil)
@@ -173,7 +175,7 @@ final class OwnerThread: Sendable {
             while !store.isRecovered || !store.isIdle {
                 if !store.pump() { driver.wait(until: engine.clock.monotonic + 10_000_000) }
             }
-            if let failure = store.log.recoveryFailure {
+            if let failure = store.staged.log.recoveryFailure {
                 store.shutdown()
                 opened(.failure(HearthError(failure)))
                 return ([], nil)
@@ -182,7 +184,7 @@ final class OwnerThread: Sendable {
         let owner = Owner(
             engine: engine, driver: driver, store: store, configuration: configuration)
         engine.setDriver(driver)
-        let shared = SharedStore(engine: engine, store: store)
+        let shared = SharedStore(engine: engine, store: store.staged)
         let page = PageWriter(owner, shared)
         opened(.success(OpenedEngine(shared: shared, configuration: configuration)))
         owner.run()
@@ -204,5 +206,31 @@ extension Configuration {
             stagingBytes: stagingBytes ?? 0, inclusive: stagingMode == .inclusive)
         made.slabBytes = slabBytes
         return made
+    }
+}
+
+extension Configuration {
+    var tiered: TieredConfiguration {
+        var made = TieredConfiguration(staged)
+        made.prefetch = Self.prefetching(prefetch, slabs: (stagingBytes ?? 0) / slabBytes)
+        return made
+    }
+
+    /// Tables in proportion to what they could ever bring in.
+    static func prefetching(_ choice: Prefetch, slabs: Int) -> PrefetchConfiguration {
+        var made = PrefetchConfiguration()
+        made.predictors = choice.predictors
+        made.blocks = min(1 << 15, max(1 << 10, 2 * slabs))
+        made.requests = min(1 << 12, max(1 << 8, made.blocks / 8))
+        return made
+    }
+}
+
+extension Configuration.Prefetch {
+    var predictors: PredictorSet {
+        switch self {
+        case .off: []
+        case .chain: .chain
+        }
     }
 }

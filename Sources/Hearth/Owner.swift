@@ -11,6 +11,7 @@ import Glibc
 import LogStore
 import SegmentFormat
 import Staging
+import Tiering
 
 /// An operation that the store has.
 private struct InFlight {
@@ -27,11 +28,15 @@ private struct InFlight {
 final class Owner {
     let engine: Engine
     let driver: any BlockDriver
+    let tiered: TieredStore
+    /// The part of it that stores.
     let store: StagedStore
     let configuration: Configuration
     @exclusivity(unchecked) var counts = OwnerCounts()
     var eventSinks: [EventSink] = []
     @exclusivity(unchecked) var lifecycle = Lifecycle()
+    @exclusivity(unchecked) var hintWork = HintWork()
+
     private let slots: UnsafeMutablePointer<InFlight>
     private let slotCount: Int
     private let freeSlots: UnsafeMutablePointer<Int32>
@@ -47,11 +52,12 @@ final class Owner {
     private var nextReply: UInt64 = 1
 
     init(
-        engine: Engine, driver: any BlockDriver, store: StagedStore, configuration: Configuration
+        engine: Engine, driver: any BlockDriver, store: TieredStore, configuration: Configuration
     ) {
         self.engine = engine
         self.driver = driver
-        self.store = store
+        tiered = store
+        self.store = store.staged
         self.configuration = configuration
         slotCount = configuration.operationsInFlight + 1
         slots = .allocate(capacity: slotCount)
@@ -60,7 +66,7 @@ final class Owner {
         for index in 0..<slotCount { freeSlots[index] = Int32(slotCount - 1 - index) }
         freeCount = slotCount
         dirty.reserveCapacity(1024)
-        store.sink = self
+        self.store.sink = self
     }
 
     deinit {
@@ -77,7 +83,8 @@ final class Owner {
         while lifecycle.phase != .closed {
             var busy = takeInbox()
             busy = startWork() || busy
-            busy = store.pump() || busy
+            busy = applyHints() || busy
+            busy = tiered.pump() || busy
             publish()
             if lifecycle.phase != .open { advanceClosing() }
             if !busy && lifecycle.phase != .closed { sleep() }
@@ -89,7 +96,7 @@ final class Owner {
     private static let longestSleep: UInt64 = 20_000_000
 
     private func sleep() {
-        var until = min(store.nextDeadline, workDeadline)
+        var until = min(tiered.nextDeadline, workDeadline)
         if inFlight > 0 || workHead < work.count || !replies.isEmpty || !store.isIdle {
             until = min(until, engine.clock.monotonic + Self.longestSleep)
         }
@@ -191,10 +198,20 @@ final class Owner {
         }
         var operation = entry.operation
         operation.token = UInt64(slot)
-        if store.submit(operation, fingerprint) { return true }
+        operation.continues = continues(index)
+        if tiered.submit(operation, fingerprint) { return true }
         freeSlots[freeCount] = slot
         freeCount += 1
         return false
+    }
+
+    /// Whether the operation's key follows, in its chain, the one before: they came in one batch.
+    private func continues(_ index: Int) -> Bool {
+        guard index > workHead else { return false }
+        let (entry, before) = (work[index], work[index - 1])
+        return entry.submitted == before.submitted && entry.operation.kind == before.operation.kind
+            && entry.operation.namespaceSlot == before.operation.namespaceSlot
+            && entry.target.toOpaque() == before.target.toOpaque()
     }
 
     /// Answers waiting operations that match, without starting them.

@@ -28,6 +28,7 @@ extension SharedStore {
     func completed(_ statistics: Statistics) -> Statistics {
         var made = statistics
         made.hints = hints.statistics
+        made.hints.dropped = engine.hints.dropped
         made.trouble.pageErrors = pageErrors.load(ordering: .relaxed)
         return made
     }
@@ -71,6 +72,7 @@ extension Owner {
             deviceState(Int(record.index), record.state, of: place)
         }
         made.durableVersion = store.durableVersion
+        made.prefetch = Statistics.Prefetch(tiered.prefetchStatistics)
         return made
     }
 
@@ -138,7 +140,7 @@ extension Owner {
         var made = Statistics.MemoryUse()
         made.limit = configuration.memoryLimitBytes
         made.index = log.index
-        made.staging = store.arena?.memoryBytes ?? 0
+        made.staging = (store.arena?.memoryBytes ?? 0) + tiered.memoryBytes
         made.shardTables = log.shardTables
         made.groupBuffers = log.groupBuffers
         made.footers = log.footers

@@ -21,6 +21,7 @@ extension Statistics {
             $0.field("trouble") { trouble.write(&$0) }
             $0.field("memory") { memory.write(&$0) }
             $0.field("hints") { hints.write(&$0) }
+            $0.field("prefetch") { prefetch.write(&$0) }
             $0.field("driver") { driver.write(&$0) }
             $0.field("devices") { $0.array(devices) { $1.write(&$0) } }
             $0.field("recovery") { recovery.write(&$0) }

@@ -151,6 +151,7 @@ extension Statistics.Hints {
             $0.counts("byKind", byKind)
             $0.number("keys", keys)
             $0.number("refused", refused)
+            $0.number("dropped", dropped)
         }
     }
 }

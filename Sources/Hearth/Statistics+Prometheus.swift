@@ -114,7 +114,8 @@ struct PrometheusText: StatisticsText {
     /// What only grows while the store is open is a counter; these parts tell how things are.
     private static let states: Set<String> = [
         "space", "memory", "devices", "recovery", "durable_version", "amplification",
-        "mean_device_nanoseconds",
+        "mean_device_nanoseconds", "coverage", "accuracy", "timely", "lateness_mean",
+        "lateness_p99", "waiting", "in_flight", "unused_bytes",
     ]
 
     private mutating func add(_ name: String, _ value: String) {

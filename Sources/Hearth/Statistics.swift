@@ -215,6 +215,8 @@ public struct Statistics: Sendable, Equatable {
         public var keys: UInt64 = 0
         /// Hints of an unknown kind, or with values out of range.
         public var refused: UInt64 = 0
+        /// Hints that came faster than they could be applied: the bounded queue had no room.
+        public var dropped: UInt64 = 0
     }
 
     /// The I/O driver and what the kernel granted it.
@@ -321,6 +323,8 @@ public struct Statistics: Sendable, Equatable {
     public var driver = DriverState()
     /// Hints.
     public var hints = Hints()
+    /// What was brought early.
+    public var prefetch = Prefetch()
     /// The devices, in the store's order.
     public var devices: [DeviceState] = []
     /// Recovery.

@@ -167,6 +167,7 @@ struct MessageCopy {
             return operation.timeout_ns > 0 && operation.piece_count == 0 && operation.flags == 0
         case .delete, .touch, .unpin, .contains:
             return operation.piece_count == 0 && operation.flags == 0
+        case .prefetch: return false  // the store's own
         }
     }
 

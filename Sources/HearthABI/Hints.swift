@@ -1,5 +1,5 @@
 // The call by which an engine tells what is to come. Hints are advice: they are read, checked and
-// counted, and cost nothing else.
+// counted here, and put into a bounded queue that the store's own thread takes them from.
 
 import CHearth
 import Hearth
@@ -30,8 +30,7 @@ public func hearthHint(
         guard total == UInt64(keyCount) else {
             throw .argument("key_count is \(keyCount), but the hints name \(total) keys in all.")
         }
-        var taken: [HintKind] = []
-        var takenKeys = 0
+        var taken = 0
         var place = 0
         for index in 0..<Int(count) {
             guard let hint = hints?[index] else { break }
@@ -39,13 +38,14 @@ public func hearthHint(
             if let kind = HintKind(rawValue: hint.kind), isRight(hint, kind, found),
                 (0..<number).allSatisfy({ (1...512).contains(keys?[place + $0].length ?? 0) })
             {
-                taken.append(kind)
-                takenKeys += number
+                give(hint, kind, found, data, keys, place)
+                taken += 1
             }
             place += number
         }
-        found.store.noteHints(taken, keys: takenKeys, refused: Int(count) - taken.count)
-        return Int64(taken.count)
+        found.store.noteRefusedHints(Int(count) - taken)
+        if taken > 0 { found.store.ringForHints() }
+        return Int64(taken)
     }
 }
 
@@ -62,5 +62,37 @@ private func isRight(
     case .pages: hint.key_count > 0 && hint.number > 0 && hint.confidence <= 1 << 16
     case .session: hint.session != 0 && hint.state <= HEARTH_SESSION_CLOSED.rawValue
     case .progress, .cancel: hint.request != 0
+    }
+}
+
+/// Hands over one hint, keys `place` on of the call's list being its own.
+private func give(
+    _ hint: hearth_hint_message, _ kind: HintKind, _ store: OpenStore, _ data: BatchData,
+    _ keys: UnsafePointer<hearth_span>?, _ place: Int
+) {
+    var made = Hint(kind)
+    made.request = hint.request
+    made.session = hint.session
+    if hint.when_ns > 0 {
+        let (sum, overflow) = store.store.monotonicNanoseconds.addingReportingOverflow(hint.when_ns)
+        made.due = overflow ? .max : sum
+    }
+    made.state = SessionState(rawValue: hint.state) ?? .open
+    made.step = hint.step
+    made.layer = hint.layer
+    made.firstShard = hint.first
+    made.shardCount = hint.number
+    made.confidence = hint.confidence
+    let space = hint.space == 0 ? nil : try? Registry.current.namespaces.find(hint.space)
+    let count = Int(hint.key_count)
+    withUnsafeTemporaryAllocation(
+        of: UnsafeRawBufferPointer.self, capacity: max(1, count)
+    ) { room in
+        for index in 0..<count {
+            guard let span = keys?[place + index] else { return }
+            room.initializeElement(at: index, to: data.bytes(span))
+        }
+        store.store.give(
+            made, in: space?.space, keys: UnsafeBufferPointer(rebasing: room[..<count]))
     }
 }

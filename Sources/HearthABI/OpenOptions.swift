@@ -50,6 +50,7 @@ struct OpenOptions {
         case "index_entries": configuration.indexEntries = try Self.bytes(name, value)
         case "expected_block": configuration.expectedBlockBytes = try Self.bytes(name, value)
         case "table_cache": configuration.tableCacheBytes = try Self.bytes(name, value)
+        case "prefetch": configuration.prefetch = try Self.choice(name, value)
         case "driver":
             configuration.driver = value == "auto" ? .automatic : try Self.choice(name, value)
         case "queue_depth": configuration.queueDepth = try Self.bytes(name, value)

@@ -109,7 +109,17 @@ package final class AdaptivePolicy: ReplacementPolicy {
 
     package var memoryBytes: Int {
         capacity * MemoryLayout<Resident>.stride + queues.bytes + ghosts.bytes + model.bytes
-            + (1 << 16)
+            + Self.fixedBytes
+    }
+
+    private static let fixedBytes = 1 << 16
+
+    /// What `memoryBytes` of a policy of that capacity is, or a little less.
+    package static func memoryBytes(capacity: Int) -> Int {
+        capacity * MemoryLayout<Resident>.stride
+            + SlotQueues.bytes(capacity: capacity, queues: classes + 1)
+            + GhostList.bytes(capacity: ghostShare * capacity, queues: 1)
+            + ReturnModel.bytes(classes: classes) + fixedBytes
     }
 
     package func setShare(namespaceSlot: UInt16, weight: Float, quotaBytes: Int) {

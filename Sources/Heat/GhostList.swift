@@ -29,8 +29,7 @@ struct GhostList: ~Copyable {
         queues = SlotQueues(capacity: capacity, queues: count)
         ghosts = .allocate(capacity: capacity)
         ghosts.initialize(repeating: Ghost(), count: capacity)
-        var size = 16
-        while size < 2 * capacity { size <<= 1 }
+        let size = Self.hashSize(capacity)
         mask = size - 1
         hash = .allocate(capacity: size)
         hash.initialize(repeating: 0, count: size)
@@ -45,8 +44,17 @@ struct GhostList: ~Copyable {
         free.deallocate()
     }
 
-    var bytes: Int {
-        capacity * (MemoryLayout<Ghost>.stride + 4) + 4 * (mask + 1) + queues.bytes
+    var bytes: Int { Self.bytes(capacity: capacity, queues: queues.queues) }
+
+    static func bytes(capacity: Int, queues: Int) -> Int {
+        capacity * (MemoryLayout<Ghost>.stride + 4) + 4 * hashSize(capacity)
+            + SlotQueues.bytes(capacity: capacity, queues: queues)
+    }
+
+    private static func hashSize(_ capacity: Int) -> Int {
+        var size = 16
+        while size < 2 * capacity { size <<= 1 }
+        return size
     }
     var count: Int { capacity - freeCount }
 

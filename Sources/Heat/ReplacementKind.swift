@@ -1,5 +1,5 @@
 // ReplacementKind: the replacement policies that there are, by the names that `hearth-bench replay
-// --policy` takes. A store still opens with LRU; `adaptive` is compared on traces only, as yet.
+// --policy` takes. A store opens with `adaptive`; the others are for comparison.
 
 import Staging
 

@@ -58,7 +58,9 @@ struct ReturnModel: ~Copyable {
         used.deallocate()
     }
 
-    var bytes: Int { classes * (Self.bins * 16 + 1) }
+    var bytes: Int { Self.bytes(classes: classes) }
+
+    static func bytes(classes: Int) -> Int { classes * (bins * 16 + 1) }
 
     /// The bin of an age: 0 for less than 1, else one more than its whole binary logarithm.
     @inline(__always)

@@ -31,7 +31,11 @@ struct SlotQueues: ~Copyable {
         counts.deallocate()
     }
 
-    var bytes: Int { 8 * (capacity + queues) + 4 * queues }
+    var bytes: Int { Self.bytes(capacity: capacity, queues: queues) }
+
+    static func bytes(capacity: Int, queues: Int) -> Int {
+        8 * (capacity + queues) + 4 * queues
+    }
 
     @inline(__always)
     func holds(_ slot: Int32) -> Bool {

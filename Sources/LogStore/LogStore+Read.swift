@@ -25,6 +25,9 @@ package struct ReadRequest {
     package var pages: Bool
     package var pieces: UnsafePointer<Piece>
     package var pieceCount: Int
+    /// Nobody waits for it yet: it does not make writes give way, and joins no read that is waited
+    /// for.
+    package var isPrefetch = false
 
     package init(
         token: UInt64, fingerprint: Fingerprint, namespaceSlot: UInt16,
@@ -161,7 +164,8 @@ extension LogStore {
             }
         }
         segments[request.entry.place.segment].readers += 1
-        demandBegan(SegmentTable.device(request.entry.place.segment))
+        slot.pointee.isPrefetch = request.isPrefetch
+        if !request.isPrefetch { demandBegan(SegmentTable.device(request.entry.place.segment)) }
         startRead(operation)
         return true
     }
@@ -224,7 +228,8 @@ extension LogStore {
             held.fileOffset + held.piece.length == request.fileOffset,
             held.piece.region == request.piece.region,
             held.piece.offset + held.piece.length == request.piece.offset,
-            held.piece.length + request.piece.length <= JoinableRead.maximumBytes
+            held.piece.length + request.piece.length <= UInt64(configuration.joinedReadBytes),
+            operations[joinable.last].isPrefetch == operations[operation].isPrefetch
         {
             joinable.request?.piece.length += request.piece.length
             operations[joinable.last].runNext = operation
@@ -325,7 +330,9 @@ extension LogStore {
             relocationRead(operation, hit: status == .hit)
             return
         }
-        demandEnded(SegmentTable.device(slot.pointee.entry.place.segment))
+        if !slot.pointee.isPrefetch {
+            demandEnded(SegmentTable.device(slot.pointee.entry.place.segment))
+        }
         finish(
             operation, status, reason: reason,
             table: status == .hit ? pointer : nil)

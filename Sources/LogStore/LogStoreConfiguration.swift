@@ -47,6 +47,8 @@ package struct LogStoreConfiguration: Sendable {
     /// Requests of 128 KiB that groups have under way on a device while it is read; 0 for as many
     /// and as large as without readers.
     package var pacedWrites: Int = 2
+    /// The longest read that is made of neighbours on disk, bytes.
+    package var joinedReadBytes: Int = 1 << 20
     /// Operations at once.
     package var operations: Int = 4096
     /// Clean segments kept ahead on each device.

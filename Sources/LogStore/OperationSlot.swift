@@ -46,6 +46,8 @@ package struct OperationSlot {
     /// The outcome was delivered (deadline, cancel); what remains only lets go of memory.
     var abandoned = false
     var reinsertion = false
+    /// A read that nobody waits for yet.
+    var isPrefetch = false
     /// Of the reinserted stream, but for a caller (`rewrite`), not for reclaim.
     var isRewrite = false
     var aligned = false

@@ -91,6 +91,4 @@ struct JoinableRead {
     var request: IORequest?
     /// The last operation of the run.
     var last: Int32 = -1
-    /// The largest run, bytes.
-    static let maximumBytes: UInt64 = 1 << 20
 }

@@ -40,6 +40,15 @@ extension LogStore {
         return until > 0 && clock.monotonic < until &+ WritePacer.lingering
     }
 
+    /// Whether somebody waits for a device, or did until a moment ago.
+    package var demandWaits: Bool {
+        for pacer in pacers where pacer.reads > 0 { return true }
+        let now = clock.monotonic
+        for pacer in pacers
+        where pacer.readUntil > 0 && now < pacer.readUntil &+ WritePacer.lingering { return true }
+        return false
+    }
+
     /// Hands over a write of a group, or keeps it for its turn. Returns how many completions come
     /// of it.
     func issuePaced(_ request: IORequest, _ device: Int, records: Bool = false) -> Int32 {

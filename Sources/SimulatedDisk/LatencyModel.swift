@@ -1,6 +1,8 @@
 // LatencyModel: how long the simulated device takes. An operation waits for one of `channels`, is
 // served for its own latency, and then its bytes cross one bus, so that small requests are bound by
-// channels and large ones by bandwidth, as on a drive.
+// channels and large ones by bandwidth, as on a drive. Writes can have a bus of their own: where
+// blocks stand for ones many times their size, a group of them would hold up reads for longer than
+// any request of a real drive does.
 
 package enum LatencyDistribution: Sendable {
     case constant(UInt64)
@@ -24,6 +26,8 @@ package struct LatencyModel: Sendable {
     package var metadata: LatencyDistribution
     /// Of each device, all its requests together; 0 for no bound.
     package var bytesPerSecond: UInt64
+    /// Of writes, on a bus of their own; 0: they share the one of reads.
+    package var writeBytesPerSecond: UInt64 = 0
     /// Requests that one device serves at once.
     package var channels: Int
 

@@ -195,19 +195,31 @@ extension SimulatedDriver {
         let begin = max(now, queues[device].channels[best])
         slots[slot].startTime = begin
         let service = serviceTime(slot, request.operation, device, now: now)
-        var end = begin &+ service
-        let moves = request.operation == .read || request.operation == .write
-        if latency.bytesPerSecond > 0, moves {
-            let bytes = request.piece.length.multipliedFullWidth(by: 1_000_000_000)
-            let transfer = latency.bytesPerSecond.dividingFullWidth(bytes).quotient
-            end = max(end, queues[device].busFree) &+ transfer &* slowness(device, now: now)
-            queues[device].busFree = end
-        }
+        let end = cross(request, device, from: begin &+ service, now: now)
         // Given up before it starts: it takes nobody's place.
         if request.deadline == 0 || begin <= request.deadline {
             queues[device].channels[best] = end
         }
         return end &+ delay(slot, service)
+    }
+
+    /// When the request's bytes, of which the first is ready at `time`, are across.
+    private func cross(
+        _ request: IORequest, _ device: Int, from time: UInt64, now: UInt64
+    ) -> UInt64 {
+        let isWrite = request.operation == .write
+        guard isWrite || request.operation == .read else { return time }
+        let isApart = isWrite && latency.writeBytesPerSecond > 0
+        let rate = isApart ? latency.writeBytesPerSecond : latency.bytesPerSecond
+        guard rate > 0 else { return time }
+        let bytes = request.piece.length.multipliedFullWidth(by: 1_000_000_000)
+        let transfer = rate.dividingFullWidth(bytes).quotient &* slowness(device, now: now)
+        if isApart {
+            queues[device].writeBusFree = max(time, queues[device].writeBusFree) &+ transfer
+            return queues[device].writeBusFree
+        }
+        queues[device].busFree = max(time, queues[device].busFree) &+ transfer
+        return queues[device].busFree
     }
 
     func slowness(_ device: Int, now: UInt64) -> UInt64 {

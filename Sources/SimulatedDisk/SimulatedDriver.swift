@@ -47,10 +47,11 @@ struct DriverHandle {
     var inFlight = 0
 }
 
-/// When one device's channels and bus are free.
+/// When one device's channels and buses are free.
 struct DeviceQueue {
     var channels: ContiguousArray<UInt64>
     var busFree: UInt64 = 0
+    var writeBusFree: UInt64 = 0
 }
 
 struct DriverEvent {

@@ -34,6 +34,8 @@ struct StagedOperation {
     /// A volatile put that has been answered; what remains is its write.
     var answered = false
     var retried = false
+    /// The observer has been told of its access.
+    var noted = false
     var next: Int32 = -1
     var resident: Int32 = -1
     /// The range asked for, within the stored image or (unaligned) relative to the block.

@@ -27,10 +27,17 @@ extension StagedStore {
             let now = log.wallSeconds
             if found.state.isVisible, !arena.info(found.slot).isExpired(now) {
                 log.touched(slot.pointee.fingerprint)
+                note(
+                    index, .resident, bytes: arena.info(found.slot).length,
+                    resident: found.slot.index)
                 serve(index, found.slot, tier: .staging)
                 return
             }
-            if found.state == .filling, slot.pointee.message.mode != .direct {
+            // A direct get joins only a prefetch: that is ahead, and its memory is no cache more.
+            if found.state == .filling,
+                slot.pointee.message.mode != .direct || isPrefetching(found.slot)
+            {
+                note(index, .joined, resident: found.slot.index)
                 statistics.sharedReads += 1
                 join(index, found.slot)
                 return
@@ -38,10 +45,12 @@ extension StagedStore {
         }
         let (entry, reason) = log.lookup(slot.pointee.fingerprint)
         guard let entry else {
+            note(index, .miss)
             answer(index, .miss, reason: reason)
             return
         }
         slot.pointee.entry = entry
+        note(index, .device, bytes: entry.length)
         log.touched(slot.pointee.fingerprint)
         readFromDevice(index, entry)
     }
@@ -393,6 +402,7 @@ extension StagedStore {
 
     private func finishGet(_ index: Int32, _ made: StoreAnswer) {
         if made.status == .hit && made.tier == .device { statistics.hitsDevice += 1 }
+        noteEnd(index, made.status)
         deliver(index, made)
     }
 
@@ -402,6 +412,7 @@ extension StagedStore {
         let resident = ResidentSlot(slot.pointee.resident)
         slot.pointee.resident = -1
         arena.unpin(resident)
+        noteEnd(index, outcome.status)
         guard outcome.status == .hit else {
             arena.remove(resident)
             resumeJoined(resident.index)
@@ -440,6 +451,7 @@ extension StagedStore {
     package func cancel(token: UInt64) {
         for index in 0..<operations.capacity
         where operations.slots[index].inUse && operations.slots[index].message.token == token
+            && operations.slots[index].message.kind != .prefetch
             && !operations.slots[index].abandoned && !operations.slots[index].answered
         {
             giveUp(Int32(index), .cancelled, .none)

@@ -13,6 +13,7 @@ extension StagedStore {
             answer(index, .cancelled)
             return
         }
+        note(index, .put, bytes: slot.pointee.message.length)
         let key = slot.pointee.fingerprint.stagingKey
         if let arena, let found = arena.find(key) {
             if found.state == .filling {

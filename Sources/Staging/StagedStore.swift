@@ -33,6 +33,7 @@ package struct StagedStatistics: Sendable {
     package var hitsDevice: UInt64 = 0
     package var stagedReads: UInt64 = 0
     package var sharedReads: UInt64 = 0
+    package var prefetchReads: UInt64 = 0
     package var directReads: UInt64 = 0
     package var bounceBytes: UInt64 = 0
     package var throttledPuts: UInt64 = 0
@@ -51,6 +52,10 @@ package final class StagedStore {
     package let configuration: StagedConfiguration
     /// Not owned: outlives the store.
     @exclusivity(unchecked) package unowned(unsafe) var sink: (any StoreSink)?
+    /// Not owned: whoever sets it outlives the store or takes it out.
+    @exclusivity(unchecked) package unowned(unsafe) var observer: (any AccessObserver)? {
+        didSet { arena?.observer = observer }
+    }
     @exclusivity(unchecked) package var statistics = StagedStatistics()
     package let touches: TouchQueue
 
@@ -70,6 +75,8 @@ package final class StagedStore {
     @exclusivity(unchecked) var bounceInUse = 0
     static let bounceLimit = 64 << 20
     var closing = false
+    /// Prefetches under way.
+    @exclusivity(unchecked) package internal(set) var prefetching = 0
 
     /// Internal tokens of the log carry the operation's number; control tokens are passed through.
     static let controlBit: UInt64 = 1 << 63
@@ -163,8 +170,7 @@ package final class StagedStore {
         guard let arena, touches.count > 0 else { return }
         touches.drain(into: &touchBuffer)
         for key in touchBuffer {
-            log.touched(Fingerprint(hi: key.hi, lo: key.lo))
-            if let found = arena.find(key) { arena.touch(found.slot) }
+            touched(Fingerprint(hi: key.hi, lo: key.lo), arena)
         }
     }
 
@@ -209,8 +215,7 @@ package final class StagedStore {
                 resume(index)
             }
         case .touch:
-            log.touched(fingerprint)
-            if let arena, let found = arena.find(fingerprint.stagingKey) { arena.touch(found.slot) }
+            touched(fingerprint, arena)
             reply(operation.token, .done)
         case .pin: reply(operation.token, log.pin(fingerprint, until: operation.deadline))
         case .unpin:
@@ -221,8 +226,23 @@ package final class StagedStore {
             let present =
                 resident?.state.isVisible == true || isPresent(fingerprint)
             reply(operation.token, present ? .hit : .miss)
+        case .prefetch: reply(operation.token, .invalid)  // not for callers
         }
         return true
+    }
+
+    /// The block was used elsewhere.
+    package func touch(_ fingerprint: Fingerprint) { touched(fingerprint, arena) }
+
+    /// The block was used without a get.
+    private func touched(_ fingerprint: Fingerprint, _ arena: StagingArena?) {
+        log.touched(fingerprint)
+        let found = arena?.find(fingerprint.stagingKey)
+        if let found { arena?.touch(found.slot) }
+        observer?.accessed(
+            Access(
+                kind: .touch, fingerprint: fingerprint,
+                resident: found?.state.isVisible == true ? found?.slot.index ?? -1 : -1))
     }
 
     private func reply(_ token: UInt64, _ status: Status) {
@@ -443,6 +463,7 @@ extension StagedStore: LogStoreDelegate {
         let index = Int32(truncatingIfNeeded: outcome.token)
         switch operations[index].message.kind {
         case .get: readEnded(index, outcome)
+        case .prefetch: prefetchReadEnded(index, outcome)
         case .put: appendEnded(index, outcome)
         case .delete: deleteEnded(index, outcome)
         default: break
@@ -463,5 +484,5 @@ extension StagedStore: LogStoreDelegate {
 }
 
 extension Fingerprint {
-    var stagingKey: StagingKey { StagingKey(hi: hi, lo: lo) }
+    package var stagingKey: StagingKey { StagingKey(hi: hi, lo: lo) }
 }

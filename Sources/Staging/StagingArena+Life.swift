@@ -31,7 +31,8 @@ extension StagingArena {
             slot.index,
             Arrival(
                 key: table.key(slot.index), bytes: bytes,
-                namespaceSlot: table.plainInfo(slot.index).namespaceSlot, continues: continues))
+                namespaceSlot: table.plainInfo(slot.index).namespaceSlot,
+                isPrefetched: prefetched[Int(slot.index)], continues: continues))
     }
 
     /// The resident is on disk now. No effect on one that is clean or was removed meanwhile. Who
@@ -83,9 +84,15 @@ extension StagingArena {
     /// Touches a chain given head to tail, so that its head ends the most recent.
     package func touchChain(_ slots: UnsafeBufferPointer<Int32>) { policy.touchChain(slots) }
 
+    /// Says whether somebody is expected to read it soon; forgotten when it leaves.
+    package func setAwaited(_ slot: ResidentSlot, _ isAwaited: Bool) {
+        awaited[Int(slot.index)] = isAwaited
+    }
+
     /// Makes it the next victim, as for a block handed up to an engine that keeps it.
     package func demote(_ slot: ResidentSlot) {
         check(slot)
+        awaited[Int(slot.index)] = false
         policy.demoted(slot.index)
     }
 
@@ -167,14 +174,18 @@ extension StagingArena {
     }
 
     /// Undoes what the state had counted, and tells the policy.
-    func leave(_ index: Int32, _ state: ResidentState) {
+    func leave(
+        _ index: Int32, _ state: ResidentState, _ departure: ResidentDeparture = .removed
+    ) {
         let bytes = Int(table.plainInfo(index).storedBytes)
         if state == .filling {
             counts.filling -= 1
         } else {
             counts.residents -= 1
             count(bytes, state, -1)
+            awaited[Int(index)] = false
             policy.removed(index)
+            observer?.residentLeft(index, table.key(index), departure)
         }
     }
 

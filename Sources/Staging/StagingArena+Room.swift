@@ -7,7 +7,9 @@ import Synchronization
 extension StagingArena {
     /// Takes a slot and slabs for the key's stored image and leaves it filling. A key that is
     /// visible gets a second slot, which replaces the first when it is published.
-    package func reserve(_ key: StagingKey, info: ResidentInfo) -> ReserveResult {
+    package func reserve(
+        _ key: StagingKey, info: ResidentInfo, forPrefetch: Bool = false
+    ) -> ReserveResult {
         precondition(info.storedBytes > 0, "a stored image has bytes")
         let need = table.slabs(info.storedBytes)
         guard need <= slabCount else { return .tooLarge }
@@ -16,6 +18,8 @@ extension StagingArena {
             let other = slots[Int(present)].replacement
             if other >= 0 { return .filling(ResidentSlot(other)) }
         }
+        reservesForPrefetch = forPrefetch
+        defer { reservesForPrefetch = false }
         policy.expects(key)
         guard makeRoom(need) else {
             counts.refusedFull += 1
@@ -26,6 +30,7 @@ extension StagingArena {
         let cell = table.word(index)
         let generation = ResidentTable.generation(cell.pointee.load(ordering: .relaxed))
         cell.pointee.store(ResidentTable.make(generation, .filling), ordering: .releasing)
+        prefetched[Int(index)] = forPrefetch
         table.setKey(index, key)
         table.setInfo(index, info)
         takeMemory(index, need, Int(info.storedBytes))
@@ -46,6 +51,9 @@ extension StagingArena {
     @inline(__always)
     private func hasRoom(_ need: Int) -> Bool { slabs.freeCount >= need && freeSlotCount > 0 }
 
+    /// Awaited residents that are passed over for one reservation.
+    private static let longestSparing = 64
+
     private func makeRoom(_ need: Int) -> Bool {
         if hasRoom(need) { return true }
         if deferredCount > 0 {
@@ -55,10 +63,21 @@ extension StagingArena {
         guard slabs.freeCount + cleanSlabs >= need, freeSlotCount + cleanCount > 0,
             couldMakeRoom(need)
         else { return false }
-        var candidate = policy.victim(after: nil)
-        while let victim = candidate {
-            candidate = policy.victim(after: victim)
-            if evict(victim), hasRoom(need) { return true }
+        // What was brought early and is still awaited leaves after the others, unless it is in
+        // the way of so many looks that room for somebody who is there counts more.
+        var spared = 0
+        for sparing in [true, false] {
+            var candidate = policy.victim(after: nil)
+            while let victim = candidate {
+                candidate = policy.victim(after: victim)
+                if sparing, awaited[Int(victim)] {
+                    spared += 1
+                    if spared > Self.longestSparing { break }
+                    continue
+                }
+                if evict(victim), hasRoom(need) { return true }
+            }
+            if spared == 0 { break }
         }
         // Readers pinned what was counted on: the caller throttles, as for any full arena.
         return false
@@ -87,7 +106,7 @@ extension StagingArena {
         guard tryFree(index, .clean) else { return false }
         // The key stays readable in the slot until it is reserved again, so the bucket is found.
         unlink(index)
-        leave(index, .clean)
+        leave(index, .clean, reservesForPrefetch ? .evictedForPrefetch : .evicted)
         counts.evictions += 1
         counts.evictedBytes += bytes
         return true

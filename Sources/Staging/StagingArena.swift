@@ -45,6 +45,8 @@ package final class StagingArena {
     package let residentCapacity: Int
     package let region: RegionID
     package let policy: any ReplacementPolicy
+    /// Not owned; told of residents that leave.
+    @exclusivity(unchecked) unowned(unsafe) var observer: (any AccessObserver)?
 
     let table: ResidentTable
     let arenaMapping: SharedMapping
@@ -67,6 +69,12 @@ package final class StagingArena {
     var cleanSlabs = 0
     var cleanCount = 0
     var counts = StagingStatistics()
+    /// Whether the reservation being made is for a block brought early.
+    var reservesForPrefetch = false
+    /// Slots filled by a prefetch: direct gets join these.
+    var prefetched: UnsafeMutablePointer<Bool>
+    /// By resident slot, whether somebody is expected to read it soon: others leave before.
+    var awaited: UnsafeMutablePointer<Bool>
 
     /// Makes an arena of `slabCount` slabs for at most `residentCapacity` blocks and registers it.
     /// The policy is new and this arena's alone.
@@ -108,6 +116,10 @@ package final class StagingArena {
         scratch = .allocate(capacity: slabCount)
         freeSlots = .allocate(capacity: residentCapacity)
         deferred = .allocate(capacity: residentCapacity)
+        prefetched = .allocate(capacity: residentCapacity)
+        prefetched.initialize(repeating: false, count: residentCapacity)
+        awaited = .allocate(capacity: residentCapacity)
+        awaited.initialize(repeating: false, count: residentCapacity)
         freeSlotCount = residentCapacity
         for index in 0..<residentCapacity {
             (slots + index).initialize(
@@ -131,6 +143,8 @@ package final class StagingArena {
         scratch.deallocate()
         freeSlots.deallocate()
         deferred.deallocate()
+        prefetched.deallocate()
+        awaited.deallocate()
     }
 
     /// For other threads: usable as long as it is held, even past the arena's end.

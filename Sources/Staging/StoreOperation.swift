@@ -16,6 +16,8 @@ package enum StoreOperationKind: UInt8, Sendable {
     case unpin
     /// Brings nothing; says whether the block is present (memory only).
     case contains
+    /// The store's own: brings a block into staging, see `StagedStore.prefetch`.
+    case prefetch
 }
 
 /// How a get delivers.
@@ -61,6 +63,9 @@ package struct StoreOperation: @unchecked Sendable {
     package var byteOffset: UInt64 = 0
     /// Bytes to get, 0 for all; not together with shards.
     package var byteCount: UInt64 = 0
+
+    /// The key comes, in its chain, after that of the operation submitted just before.
+    package var continues = false
 
     /// Monotonic nanoseconds, 0 for none. Of a pin: its end.
     package var deadline: UInt64 = 0

@@ -27,8 +27,9 @@ struct ReplayCommand: ParsableCommand {
     var directory: String?
     @Option(
         name: .customLong("block-bytes"),
-        help: ArgumentHelp("Bytes of a block, such as 64k or 1m.", valueName: "size"))
-    var blockBytes = "64k"
+        help: ArgumentHelp(
+            "Bytes of a block, such as 64k or 1m (64k; in virtual time 4k).", valueName: "size"))
+    var blockBytes: String?
     @Option(help: ArgumentHelp("Blocks of the trace that make one.", valueName: "n"))
     var join = "1"
     @Option(help: ArgumentHelp("Slab bytes for read copies, or a share.", valueName: "size|n%"))
@@ -77,26 +78,32 @@ struct ReplayCommand: ParsableCommand {
     var sizes: String?
     @Option(
         help: ArgumentHelp(
-            "What engines tell: none, or session[:missed,false], as shares.", valueName: "kind"))
-    var hints = "none"
+            "What engines tell: none, chain, or session[:missed,false], as shares.",
+            valueName: "kind"))
+    var hints: String?
+    @OptionGroup(title: "In time")
+    var timed: TimedReplayOptions
 
-    static let names = [
-        "policy", "sizes", "hints",
-        "trace", "directory", "block-bytes", "join", "dram", "capacity", "requests", "kv_mode",
-        "durability", "keep", "output-format", "output", "eta", "put-log", "verify-log", "sessions",
-        "turns", "seed", "help", "version",
-    ]
+    static let names =
+        TimedOptions.names + [
+            "policy", "sizes", "hints",
+            "trace", "directory", "block-bytes", "join", "dram", "capacity", "requests", "kv_mode",
+            "durability", "keep", "output-format", "output", "eta", "put-log", "verify-log",
+            "sessions",
+            "turns", "seed", "help", "version",
+        ]
 
     func settings() throws(UsageError) -> ReplayConfiguration {
-        try ReplayConfiguration(
-            given: [
-                "block-bytes": blockBytes, "join": join, "dram": dram, "capacity": capacity,
-                "requests": requests, "kv_mode": mode, "durability": durability,
-                "output-format": outputFormat, "output": output, "eta": eta, "trace": trace,
-                "directory": directory, "put-log": putLog, "verify-log": verifyLog,
-                "sessions": sessions, "turns": turns, "seed": seed, "policy": policy,
-                "sizes": sizes, "hints": hints,
-            ], keep: keep)
+        var given: [String: String?] = [
+            "block-bytes": blockBytes, "join": join, "dram": dram, "capacity": capacity,
+            "requests": requests, "kv_mode": mode, "durability": durability,
+            "output-format": outputFormat, "output": output, "eta": eta, "trace": trace,
+            "directory": directory, "put-log": putLog, "verify-log": verifyLog,
+            "sessions": sessions, "turns": turns, "seed": seed, "policy": policy,
+            "sizes": sizes, "hints": hints,
+        ]
+        for (name, value) in timed.given { given[name] = value }
+        return try ReplayConfiguration(given: given, keep: keep)
     }
 
     /// The command from its words to the exit status.
@@ -121,6 +128,7 @@ struct ReplayCommand: ParsableCommand {
                 writeAll(code == .success ? STDOUT_FILENO : STDERR_FILENO, text + "\n")
                 return code == .success ? 0 : 2
             }
+            if settings.isTimed { return TimedReplayCommand.run(settings) }
             if !settings.policies.isEmpty { return PolicyRun.run(settings) }
             return ReplayRun.run(settings, open: openReplayStore)
         } catch {

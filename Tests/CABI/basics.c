@@ -225,7 +225,7 @@ static void statistics(hearth_store store) {
     int64_t got = hearth_statistics(store, HEARTH_JSON, text, room);
     CHECK(got > 0 && (size_t)got == strlen(text) + 1 && text[0] == '{');
     CHECK(strstr(text, "\"hints\":{\"byKind\":{\"chain\":1,\"progress\":1},\"keys\":2,"
-                       "\"refused\":1}") != NULL);
+                       "\"refused\":1,\"dropped\":0}") != NULL);
     free(text);
     needed = hearth_statistics(store, HEARTH_PROMETHEUS, NULL, 0);
     room = (size_t)needed + 4096;

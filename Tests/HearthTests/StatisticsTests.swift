@@ -44,8 +44,8 @@ import Testing
         let object = try #require(parsed as? [String: Any])
         #expect(
             object.keys.sorted() == [
-                "deletes", "devices", "driver", "durableVersion", "gets", "hints", "memory", "puts",
-                "reads", "reclaim", "recovery", "space", "trouble", "writes",
+                "deletes", "devices", "driver", "durableVersion", "gets", "hints", "memory",
+                "prefetch", "puts", "reads", "reclaim", "recovery", "space", "trouble", "writes",
             ])
         let gets = try #require(object["gets"] as? [String: Any])
         #expect((gets["missesByReason"] as? [String: Int]) == ["neverPut": 1])

@@ -7,7 +7,8 @@ enum ImportRules {
 
     /// The modules that hold the store's state machine: no Foundation, no async, no wall time.
     static let core: Set<String> = [
-        "SegmentFormat", "BlockIO", "SimulatedDisk", "LogStore", "Staging", "Heat",
+        "SegmentFormat", "BlockIO", "SimulatedDisk", "LogStore", "Staging", "Heat", "Prefetch",
+        "Tiering",
     ]
 
     static let allowed: [String: Set<String>] = [
@@ -17,17 +18,19 @@ enum ImportRules {
         "LogStore": ["SegmentFormat", "BlockIO", "CPlatform"],
         "Staging": ["LogStore", "BlockIO", "SegmentFormat"],
         "Heat": ["Staging", "LogStore", "SegmentFormat"],
+        "Prefetch": ["Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat"],
+        "Tiering": ["Prefetch", "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat"],
         "Hearth": [
-            "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
+            "Tiering", "Prefetch", "Heat", "Staging", "LogStore", "BlockIO", "SegmentFormat",
         ],
         "BenchKit": ["Heat", "Staging", "BlockIO", "SegmentFormat", "CPlatform", "CZlib"],
         "StoreTools": ["Staging", "LogStore", "BlockIO", "SegmentFormat"],
         "hearth-cli": ["StoreTools", "LogStore", "BlockIO", "SegmentFormat", "ArgumentParser"],
         "HearthABI": [
-            "CHearth", "CPlatform", "Hearth", "Staging", "LogStore", "BlockIO",
+            "CHearth", "CPlatform", "Hearth", "Tiering", "Staging", "LogStore", "BlockIO",
         ],
         "hearth-bench": [
-            "Hearth", "HearthABI", "CHearth", "BenchKit", "Heat", "Staging",
+            "Hearth", "HearthABI", "CHearth", "BenchKit", "Tiering", "Prefetch", "Heat", "Staging",
             "LogStore", "BlockIO", "SimulatedDisk", "SegmentFormat", "CPlatform", "ArgumentParser",
             "CMeasure", "Dispatch",
         ],

@@ -67,7 +67,7 @@ extension World {
             count += 1
             act(swarm.action(&random))
             if swarm.singleDamage, damage > 0 { simulated?.faultsEnabled = false }
-            if failure == nil, random.chance(0.4) { store?.pump() }
+            if failure == nil, random.chance(0.4) { tiered?.pump() }
         }
     }
 
@@ -95,6 +95,7 @@ extension World {
         case .attach: attach()
         case .space: changeSpace()
         case .wallJump: jumpWall()
+        case .hint: hint()
         }
     }
 

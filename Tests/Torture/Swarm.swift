@@ -3,9 +3,12 @@
 // only in order (swarm testing).
 
 import BlockIO
+import Heat
 import LogStore
+import Prefetch
 import SimulatedDisk
 import Staging
+import Tiering
 
 enum Action: Int, CaseIterable {
     case put
@@ -30,6 +33,7 @@ enum Action: Int, CaseIterable {
     case attach
     case space
     case wallJump
+    case hint
 }
 
 struct Swarm {
@@ -133,7 +137,7 @@ struct Swarm {
             .pumpSome: 60, .drain: 15, .closeReopen: 2, .crashReopen: 4, .wallJump: 2, .space: 1,
             .detach: devices == 2 ? 3 : 0, .attach: devices == 2 ? 6 : 0,
         ]
-        for action in Action.allCases {
+        for action in Action.allCases where action != .hint {
             let weight = base[action] ?? 0
             // Scaled by 0, 1/3, 1 or 3; puts and gets never left out.
             let scale = random.below(6)
@@ -143,6 +147,8 @@ struct Swarm {
             }
             weights[action.rawValue] = scaled
         }
+        // Not drawn, as above.
+        weights[Action.hint.rawValue] = [0, 20, 80, 300][Int(seed / 3 % 4)]
         if weights[Action.detach.rawValue] > 0 { weights[Action.attach.rawValue] = 6 }
         if !random.chance(0.25) { weights[Action.space.rawValue] = 0 }
     }
@@ -169,6 +175,18 @@ struct Swarm {
             plan[.hungDevice] = 0.001
             plan[.slowDevice] = 0.002
         }
+    }
+
+    /// What is above the staged store in this run; not drawn either.
+    func tiered(_ staged: StagedConfiguration) -> TieredConfiguration {
+        var made = TieredConfiguration(staged)
+        made.replacement = ReplacementKind.allCases[Int(seed / 5) % ReplacementKind.allCases.count]
+        made.prefetch.predictors = seed / 7 % 4 == 0 ? .chain : .all
+        made.prefetch.blocks = [8, 64, 1024][Int(seed / 2 % 3)]
+        made.prefetch.requests = [2, 16, 64][Int(seed / 11 % 3)]
+        made.prefetch.operations = [1, 4, 64][Int(seed / 13 % 3)]
+        made.prefetch.patience = [1_000_000, 30_000_000_000][Int(seed / 17 % 2)]
+        return made
     }
 
     /// The action that a number below the sum of weights means.

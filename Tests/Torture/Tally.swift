@@ -28,6 +28,9 @@ struct Tally: Sendable {
         "clean reopens", "purges", "devices detached", "opens without a member",
         "opens with damage",
         "conflicts", "already present", "wall jumps", "space runs out",
+        "prefetched blocks", "prefetched and used", "prefetched and late",
+        "prefetched and wasted", "prefetches failed", "prefetches overtaken",
+        "prefetches cancelled", "hinted keys overflowed",
     ]
 
     func table(faults: Bool) -> String {

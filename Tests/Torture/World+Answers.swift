@@ -41,6 +41,7 @@ extension World: StoreSink {
         case .pin: pinEnded(client, answer)
         case .touch, .unpin:
             if answer.status != .done { fail("unexpected: \(describe(client, answer))") }
+        case .prefetch: fail("a prefetch was answered")
         }
         if answer.memoryInUse {
             client.state = .releasing

@@ -168,6 +168,7 @@ extension World {
         tally.add("allocation failures", log.allocationFailures)
         tally.add("damaged pages", log.damagedPages + log.recovery.damagedPages)
         tally.add("damaged segments", log.recovery.damagedSegments)
+        collectPrefetching()
         let staged = store.statistics
         tally.add("staged reads", staged.stagedReads)
         tally.add("direct reads", staged.directReads)

@@ -69,11 +69,11 @@ extension World {
             model.namespaces[client.space].keys[client.key].writesInFlight += 1
         }
         tally.add("submitted \(client.operation.kind)")
-        var taken = store.submit(client.operation)
+        var taken = tiered?.submit(client.operation) ?? true
         if !taken {
             pump(
                 until: {
-                    taken = self.store?.submit(client.operation) ?? true
+                    taken = self.tiered?.submit(client.operation) ?? true
                     return taken
                 }, "room for an operation")
         }

@@ -4,8 +4,10 @@
 
 import BlockIO
 import LogStore
+import Prefetch
 import SimulatedDisk
 import Staging
+import Tiering
 
 /// A control call under way.
 struct ControlCall {
@@ -20,7 +22,9 @@ final class World {
     var clock: any Clock
     var driver: (any BlockDriver)?
     var simulated: SimulatedDriver?
-    var store: StagedStore?
+    /// What is pumped, and its part that stores.
+    var tiered: TieredStore?
+    var store: StagedStore? { tiered?.staged }
     /// For a world on real files.
     var realDriver: DriverChoice?
 
@@ -161,9 +165,11 @@ final class World {
             log: swarm.log, stagingBytes: swarm.stagingBytes, inclusive: swarm.inclusive)
         configuration.slabBytes = swarm.slabBytes
         do throws(StoreError) {
-            let opened = try StagedStore.open(configuration, driver: driver, clock: clock)
-            opened.sink = self
-            store = opened
+            let made = try TieredStore.open(
+                swarm.tiered(configuration), driver: driver, clock: clock)
+            made.sink = self
+            tiered = made
+            let opened = made.staged
             if opened.log.statistics.damage.absentDevices > 0 {
                 tally.add("opens without a member")
             }
@@ -251,7 +257,7 @@ final class World {
         endLeases()
         guard let store, failure == nil else { return false }
         let failures = store.log.statistics.writeErrors + store.log.statistics.flushErrors
-        store.beginClose()
+        tiered?.beginClose()
         pump(until: { store.isIdle && self.outstanding == 0 }, "closing")
         guard failure == nil, simulated?.dead != true else { return false }
         var call = control(.flush)
@@ -267,7 +273,7 @@ final class World {
         if store.log.statistics.writeErrors + store.log.statistics.flushErrors != failures {
             clean = false
         }
-        store.shutdown()
+        tiered?.shutdown()
         driver?.shutdown()
         stopped(clean: clean)
         return clean
@@ -281,7 +287,7 @@ final class World {
         for number in leases { clients[number].state = .free }
         leases = []
         machine.crash(keep: keep, tearSeed: tearSeed)
-        store?.shutdown()
+        tiered?.shutdown()
         stopped(clean: false)
         tally.add("crashes")
     }
@@ -294,7 +300,7 @@ final class World {
             collectStatistics(store)
             model.evictedBefore += store.log.statistics.evictedBlocks
         }
-        store = nil
+        tiered = nil
         collectFaults()
         for client in clients where client.state != .free {
             client.state = .free
@@ -318,15 +324,15 @@ final class World {
     /// One step of the owner's loop: false when nothing can happen any more by itself.
     @discardableResult
     func step() -> Bool {
-        guard let store, let driver else { return false }
-        if store.pump() { return true }
+        guard let tiered, let driver else { return false }
+        if tiered.pump() { return true }
         if simulated != nil {
             let before = clock.monotonic
             let wasInFlight = !nothingInFlight
-            driver.wait(until: min(store.nextDeadline, before + 1_000_000_000))
-            return wasInFlight || store.nextDeadline != UInt64.max
+            driver.wait(until: min(tiered.nextDeadline, before + 1_000_000_000))
+            return wasInFlight || tiered.nextDeadline != UInt64.max
         }
-        driver.wait(until: min(store.nextDeadline, clock.monotonic + 1_000_000))
+        driver.wait(until: min(tiered.nextDeadline, clock.monotonic + 1_000_000))
         return true
     }
 

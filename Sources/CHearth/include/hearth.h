@@ -211,7 +211,8 @@ const char *hearth_reason_name(uint32_t reason);
  * take K, M, G, T, KiB ... (powers of 1024). capacity or value_bytes is needed. The names:
  *   capacity, value_bytes (sets capacity so that so many bytes of values of block size fit),
  *   mode=cache|store, open=quiet|strict|fresh, max_block, segment, memory, staging, slab,
- *   staging_mode=inclusive|exclusive, index_entries, expected_block, table_cache,
+ *   staging_mode=inclusive|exclusive, prefetch=off|chain,
+ *   index_entries, expected_block, table_cache,
  *   driver=auto|io_uring|threads, queue_depth, operations, group, group_buffers, clean_segments,
  *   write_amplification, heat_half_life (cache mode, decimal), statistics_period (seconds between
  *   two pages for tools, decimal, 0 for none), allow_absent=0|1, holder. */
@@ -360,8 +361,9 @@ typedef enum hearth_session_state {
     HEARTH_SESSION_CLOSED = 4
 } hearth_session_state;
 
-/* Advice; a wrong one costs bandwidth, never a byte. Accepted and counted; used by later versions.
- * 72 bytes. */
+/* Advice: what is hinted is brought into the DRAM tier before it is asked for, under what somebody
+ * waits for. A wrong hint costs bandwidth, within bounds, and never a byte; one that comes faster
+ * than the store takes it is dropped and counted. 72 bytes. */
 typedef struct hearth_hint_message {
     hearth_namespace space;
     uint64_t request; /* the engine's number of the request, 0 for none */

@@ -1,0 +1,170 @@
+// TimedRun: `replay --time ...` from its configuration to its report. Beside the run that was asked
+// for stand three others, of the same requests at the same times: an oracle, to which whatever the
+// device holds is there at once; one that computes what is not in DRAM; and one without
+// prefetching. The first two lose no time to loading, so that what they find depends on the order
+// of requests alone: each is played once, and a load is a matter of arithmetic.
+
+import Glibc
+import Heat
+import Synchronization
+
+package struct TimedRun {
+    package typealias Opener = (TimedStorePlan) throws(BenchError) -> any TimedStore
+
+    package let configuration: ReplayConfiguration
+    package let options: TimedOptions
+    package let trace: TraceTable
+    package let model: PrefillModel
+    package let plan: TimedStorePlan
+    package let schedule: ArrivalPlan
+    private let hints: TimedReplay.Hints
+    private let open: Opener
+    private let line: ProgressLine
+
+    /// The runs at one load.
+    package struct Runs: Sendable {
+        package var factor = 1.0
+        package var load = 0.0
+        package var main = TimedResult()
+        package var times = TimeFigures([])
+        package var withoutPrefetch = TimedResult()
+        package var withoutPrefetchTimes = TimeFigures([])
+        package var oracleTimes = TimeFigures([])
+        package var recomputeTimes = TimeFigures([])
+    }
+
+    package init(
+        _ configuration: ReplayConfiguration, open: @escaping Opener
+    ) throws(BenchError) {
+        self.configuration = configuration
+        options = configuration.timed
+        self.open = open
+        line = ProgressLine(configuration.progress)
+        line.show("reading the trace ...")
+        trace = try PolicyRun.load(configuration)
+        line.clear()
+        let blockTokens = options.blockTokens ?? trace.blockTokens
+        guard blockTokens > 0 else {
+            throw BenchError("the trace tells no input tokens; give --block-tokens")
+        }
+        model = PrefillModel(
+            rate: options.prefillRate, layers: options.layers, blockTokens: blockTokens)
+        schedule = ArrivalPlan(times: trace.times, seed: configuration.chat.seed)
+        let whole = UInt64(trace.unique) * UInt64(configuration.blockBytes)
+        plan = TimedStorePlan(
+            blockBytes: configuration.blockBytes,
+            modelBlockBytes: Double(options.modelBytesPerToken) * Double(blockTokens),
+            capacity: configuration.capacity.resolved(of: whole),
+            dram: configuration.dram.resolved(of: whole), device: options.device,
+            prefetch: options.prefetch ?? .chain, policy: configuration.policies.first ?? .adaptive,
+            seed: configuration.chat.seed)
+        hints = Self.hints(configuration, plan.prefetch, trace)
+    }
+
+    private static func hints(
+        _ configuration: ReplayConfiguration, _ prefetch: PrefetchChoice, _ trace: TraceTable
+    ) -> TimedReplay.Hints {
+        var made = TimedReplay.Hints()
+        switch configuration.hints {
+        case nil: made.chain = prefetch == .chain
+        case .none?: break
+        case .chain?: made.chain = true
+        case .session(let miss, let falseAlarm)?:
+            made.chain = prefetch == .chain
+            made.foretold = trace.foretold(
+                miss: miss, falseAlarm: falseAlarm, seed: configuration.chat.seed)
+        }
+        return made
+    }
+
+    package var hintText: String {
+        var words: [String] = hints.chain ? ["chain"] : []
+        if case .session? = configuration.hints, let told = configuration.hints {
+            words.append(told.text)
+        }
+        return words.isEmpty ? "none" : words.joined(separator: "+")
+    }
+
+    // MARK: Runs
+
+    /// Plays the trace once.
+    package func play(
+        _ label: String, arrivals: [UInt64], hints: TimedReplay.Hints? = nil,
+        change: (inout TimedStorePlan) -> Void = { _ in }
+    ) throws(BenchError) -> TimedResult {
+        var plan = plan
+        change(&plan)
+        let rate = ProgressRate(label: label, unit: "", line: line)
+        let store = try open(plan)
+        let result: TimedResult
+        do throws(BenchError) {
+            result = try TimedReplay.run(
+                TimedReplay(
+                    trace, model, arrivals: arrivals, hints: hints ?? self.hints), on: store
+            ) { done in
+                rate.update(done: UInt64(done), of: UInt64(trace.requests))
+                return !replayInterrupted.load(ordering: .relaxed)
+            }
+        } catch {
+            line.clear()
+            try? store.close()
+            throw error
+        }
+        line.clear()
+        try store.close()
+        return result
+    }
+
+    /// What the oracle, and a store without a device tier, compute for each request.
+    package struct Bounds: Sendable {
+        package var oracle: TimedResult
+        package var recompute: TimedResult
+    }
+
+    package func bounds() throws(BenchError) -> Bounds {
+        let arrivals = schedule.nanoseconds(factor: 1)
+        let session = TimedReplay.Hints(foretold: hints.foretold)
+        let oracle = try play("oracle", arrivals: arrivals, hints: session) {
+            ($0.device, $0.prefetch) = (nil, .oracle)
+        }
+        let recompute = try play("recompute", arrivals: arrivals, hints: session) {
+            ($0.device, $0.prefetch) = (nil, .off)
+            $0.claimsResidentsOnly = true
+        }
+        return Bounds(oracle: oracle, recompute: recompute)
+    }
+
+    /// All runs at the load that was asked for, or at the trace's own times.
+    package func runs(_ bounds: Bounds, load: Double?) throws(BenchError) -> Runs {
+        var made = Runs()
+        let work = bounds.oracle.computeSeconds
+        made.factor =
+            load.map { schedule.factor(load: $0, work: work) } ?? 1 / max(1e-9, options.speed)
+        let span = schedule.span * made.factor
+        made.load = span > 0 ? work / span : 0
+        let arrivals = schedule.nanoseconds(factor: made.factor)
+        func times(_ result: TimedResult) -> TimeFigures {
+            TimeFigures(PrefillModel.queue(arrivals: arrivals, service: result.compute))
+        }
+        made.oracleTimes = times(bounds.oracle)
+        made.recomputeTimes = times(bounds.recompute)
+        if plan.prefetch == .oracle {
+            made.main = bounds.oracle
+            made.times = made.oracleTimes
+        } else {
+            made.main = try play("replay", arrivals: arrivals)
+            made.times = TimeFigures(made.main.timesToFirstToken)
+        }
+        if plan.prefetch == .off {
+            made.withoutPrefetch = made.main
+        } else {
+            // Without prefetching nothing is announced either: some engines load at their turn.
+            made.withoutPrefetch = try play(
+                "no prefetch", arrivals: arrivals,
+                hints: TimedReplay.Hints(foretold: hints.foretold)
+            ) { $0.prefetch = .off }
+        }
+        made.withoutPrefetchTimes = TimeFigures(made.withoutPrefetch.timesToFirstToken)
+        return made
+    }
+}
