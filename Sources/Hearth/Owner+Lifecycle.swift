@@ -193,7 +193,7 @@ final class OwnerThread: Sendable {
         for waiter in owner.lifecycle.waitingForRecovery { waiter(false) }
         for sink in owner.eventSinks { sink.end() }
         engine.setDriver(nil)
-        let remnant = store.log.leavesRequests ? store : nil
+        let remnant = store.staged.log.leavesRequests ? store.staged : nil
         store.shutdown()
         return (owner.lifecycle.waitingForClose, remnant)
     }

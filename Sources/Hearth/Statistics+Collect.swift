@@ -81,14 +81,10 @@ extension Owner {
     ) -> Statistics.DeviceState {
         var made = Statistics.DeviceState()
         made.index = index
-        let away = member == 1 ? "absent" : "struck"
-        made.state = member == 0 ? "serving" : away
+        made.state = member == 0 ? "healthy" : member == 1 ? "absent" : "struck"
         if place < store.log.devices.count {
             let device = store.log.devices[place]
-            switch device.state {
-            case .healthy: break
-            case .slow, .suspect, .out, .absent, .struck: made.state = "\(device.state)"
-            }
+            if member == 0 { made.state = "\(device.state)" }
             made.latencyNanoseconds = device.health.recent
             made.usualLatencyNanoseconds = device.health.usual
             made.errors = device.health.errors

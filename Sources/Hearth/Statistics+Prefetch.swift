@@ -43,6 +43,8 @@ extension Statistics {
         public var overflowed: UInt64 = 0
         /// Blocks taken back before their reading began.
         public var cancelled: UInt64 = 0
+        /// Blocks not brought because their device is slow.
+        public var avoided: UInt64 = 0
         /// Blocks that were asked for before their reading began.
         public var overtaken: UInt64 = 0
         /// Blocks that wait to be brought.
@@ -85,6 +87,7 @@ extension Statistics.Prefetch {
         hintedTwice = core.hintedTwice
         overflowed = core.overflowed
         cancelled = core.cancelled
+        avoided = core.avoided
         overtaken = core.overtaken
         waiting = core.waiting
         inFlight = core.inFlight
@@ -112,6 +115,7 @@ extension Statistics.Prefetch {
             $0.number("hintedTwice", hintedTwice)
             $0.number("overflowed", overflowed)
             $0.number("cancelled", cancelled)
+            $0.number("avoided", avoided)
             $0.number("overtaken", overtaken)
             $0.number("waiting", waiting)
             $0.number("inFlight", inFlight)

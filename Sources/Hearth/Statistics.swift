@@ -249,7 +249,7 @@ public struct Statistics: Sendable, Equatable {
     public struct DeviceState: Sendable, Equatable {
         /// Its number in the store.
         public var index = 0
-        /// serving, slow (it answers late: values are written to others first), suspect (it takes
+        /// healthy, slow (it answers late: values are written to others first), suspect (it takes
         /// no writes, and what lies on it is a miss, until it answers probes), out (for this run),
         /// absent or struck.
         public var state = ""

@@ -12,6 +12,9 @@ struct DeviceLane {
     /// The most of it.
     var limit = Int.max
     let waiting = RequestQueue(capacity: 256)
+    /// Bounce chunks that its reads hold, and the reads and table fetches that wait for one.
+    var bounces = 0
+    var waitingForBounce = OperationList()
     /// Monotonic time since when nothing has been answered, with something under way; 0 for a time
     /// that the turn has yet to look at.
     var silentSince: UInt64 = 0
@@ -109,12 +112,60 @@ extension LogStore {
         let share =
             lanes[device].grade == .healthy
             ? max(depth / count, min(depth / 2, depth / 4 * 3 / (count - 1))) : depth / (4 * count)
-        lanes[device].limit = max(1, min(share, Self.bounceChunks / 4 * 3))
+        lanes[device].limit = max(1, share)
     }
 
-    /// Whether a device has as much under way as it may.
+    // MARK: Bounce chunks
+
+    /// Takes a chunk for a read. One device never holds all of them where there are others.
+    func takeBounce(_ operation: Int32) -> Bool {
+        let device = SegmentTable.device(operations[operation].entry.place.segment)
+        guard mayTakeBounce(device) else { return false }
+        operations[operation].chunk = bouncePool.take()
+        lanes[device].bounces += 1
+        return true
+    }
+
     @inline(__always)
-    func isLaneFull(_ device: Int) -> Bool { lanes[device].underWay >= lanes[device].limit }
+    private func mayTakeBounce(_ device: Int) -> Bool {
+        bouncePool.freeCount > 0
+            && (devices.count == 1 || lanes[device].bounces < Self.bounceChunks / 4 * 3)
+    }
+
+    func giveBounce(_ operation: Int32) {
+        guard operations[operation].chunk >= 0 else { return }
+        lanes[SegmentTable.device(operations[operation].entry.place.segment)].bounces -= 1
+        bouncePool.give(operations[operation].chunk)
+        operations[operation].chunk = -1
+    }
+
+    func waitForBounce(_ operation: Int32) {
+        let device = SegmentTable.device(operations[operation].entry.place.segment)
+        lanes[device].waitingForBounce.append(operation, operations)
+        waitingForBounce += 1
+    }
+
+    private func stopWaitingForBounce(_ operation: Int32) {
+        let device = SegmentTable.device(operations[operation].entry.place.segment)
+        lanes[device].waitingForBounce.remove(operation, operations)
+        waitingForBounce -= 1
+    }
+
+    func resumeWaitingForBounce() {
+        for device in lanes.indices {
+            // Once around: what still finds no room goes to the end again.
+            for _ in 0..<lanes[device].waitingForBounce.count where mayTakeBounce(device) {
+                let operation = lanes[device].waitingForBounce.popFirst(operations)
+                if operation < 0 { break }
+                waitingForBounce -= 1
+                if operations[operation].phase == .waitingForTable {
+                    fetchTable(operation)
+                } else {
+                    startRead(operation)
+                }
+            }
+        }
+    }
 
     // MARK: Giving up what waits
 
@@ -123,7 +174,7 @@ extension LogStore {
 
     /// Whether `withdraw` may find something.
     package var holdsBack: Bool {
-        !waitingForChunk.isEmpty || lanes.contains { !$0.waiting.isEmpty }
+        waitingForBounce > 0 || lanes.contains { !$0.waiting.isEmpty }
     }
 
     /// Takes back a read of a token of the layer above, if the driver has nothing of it: its
@@ -144,10 +195,10 @@ extension LogStore {
         let entry = slot.pointee.entry
         switch slot.pointee.phase {
         case .waitingForTable:
-            waitingForChunk.remove(operation, operations)
+            stopWaitingForBounce(operation)
             finish(operation, .miss, reason: .deadline)
             return true
-        case .waitingForChunk: waitingForChunk.remove(operation, operations)
+        case .waitingForChunk: stopWaitingForBounce(operation)
         case .reading:
             guard slot.pointee.runNext < 0, slot.pointee.pendingIO <= 1 else { return false }
             let device = SegmentTable.device(entry.place.segment)

@@ -33,6 +33,7 @@ extension LogStore {
             let grade = devices[device].health.grade
             if grade != lanes[device].grade { gradeChanged(device, to: grade) }
         }
+        if manifestState.failed != 0 { catchUp() }
     }
 
     private func watch(_ device: Int) {
@@ -58,16 +59,34 @@ extension LogStore {
         limitLane(device)
         advanceLane(device)
         statistics.gradeChanges += 1
-        if grade == .out { delegate?.deviceOut(device) }
-        // It may have missed epochs.
-        if devices[device].isReadable, !readOnly, manifestState.exists {
-            manifestState.dirty = true
+        delegate?.deviceChanged(device, to: devices[device].state)
+        catchUp()
+    }
+
+    /// A member that has missed epochs of the manifest is given the next one.
+    private func catchUp() {
+        guard missesEpochs, manifestState.isIdle, manifestState.exists, !readOnly,
+            healthNow >= manifestState.retryAt
+        else { return }
+        manifestState.retryAt = healthNow + Self.manifestPause
+        manifestState.dirty = true
+    }
+
+    private static let manifestPause: UInt64 = 1_000_000_000
+
+    /// Whether a member that takes writes does not have the newest manifest.
+    var missesEpochs: Bool {
+        guard manifestState.failed != 0 else { return false }
+        for device in devices.indices
+        where manifestState.failed & (1 << UInt32(device)) != 0 && devices[device].takesWrites {
+            return true
         }
+        return false
     }
 
     /// When the log has to be awake for the sake of its devices; `UInt64.max` while all is well.
     package var nextLook: UInt64 {
-        var next = UInt64.max
+        var next = missesEpochs && !readOnly ? max(manifestState.retryAt, healthNow + 1) : .max
         for device in lanes.indices where devices[device].state.isPresent {
             if let probe = devices[device].health.nextProbe, !lanes[device].isProbing {
                 next = min(next, probe)

@@ -13,8 +13,10 @@ struct ManifestState {
     var exists = false
     /// Epochs in a row that no member could take.
     var failures = 0
-    /// Devices whose copy of the running epoch failed.
+    /// Devices whose copy of the running epoch, or of the last one, failed.
     var failed: UInt32 = 0
+    /// Monotonic time before which it is not written again for their sake.
+    var retryAt: UInt64 = 0
     var waiting: [ManifestWaiter] = []
     var running: [ManifestWaiter] = []
     /// What is durable.
@@ -73,7 +75,7 @@ extension LogStore {
         for device in devices.indices {
             if devices[device].isReadable, !devices[device].manifestGivenUp {
                 writeManifest(device)
-            } else {
+            } else if devices[device].state.isPresent {
                 manifestState.failed |= 1 << UInt32(device)
             }
         }

@@ -73,6 +73,11 @@ extension LogStore {
         devices.withUnsafeBufferPointer { $0[device].isReadable }
     }
 
+    /// Whether the device answers as it always did.
+    package func isHealthy(_ device: Int) -> Bool {
+        devices.withUnsafeBufferPointer { $0[device].state == .healthy }
+    }
+
     /// Bytes of a block's whole stored image; nil while its shard table is needed and not cached.
     package func imageBytes(_ fingerprint: Fingerprint, _ entry: IndexEntry) -> Int? {
         let layout = layout(entry)
@@ -176,12 +181,9 @@ extension LogStore {
         let tail = slot.pointee.pagesMode ? 0 : length % Self.pageBytes
         slot.pointee.tailBytes = tail
         if tail > 0 && slot.pointee.chunk < 0 {
-            // A device that is behind takes no more of them than it has requests.
-            let isFull = isLaneFull(SegmentTable.device(slot.pointee.entry.place.segment))
-            slot.pointee.chunk = isFull ? -1 : bouncePool.take()
-            if slot.pointee.chunk < 0 {
+            guard takeBounce(operation) else {
                 slot.pointee.phase = .waitingForChunk
-                waitingForChunk.append(operation, operations)
+                waitForBounce(operation)
                 return
             }
         }
@@ -490,11 +492,9 @@ extension LogStore {
             tableReady(operation, table)
             return
         }
-        let isFull = isLaneFull(SegmentTable.device(slot.pointee.entry.place.segment))
-        slot.pointee.chunk = isFull ? -1 : bouncePool.take()
-        guard slot.pointee.chunk >= 0 else {
+        guard takeBounce(operation) else {
             slot.pointee.phase = .waitingForTable
-            waitingForChunk.append(operation, operations)
+            waitForBounce(operation)
             return
         }
         slot.pointee.phase = .reading
@@ -527,9 +527,9 @@ extension LogStore {
             table = tables.insert(slot.pointee.fingerprint, entry)
             if table == nil {
                 // Every place is in use by a read; the next one to end makes room.
-                slot.pointee.chunk.withChunk { bouncePool.give($0) }
+                giveBounce(operation)
                 slot.pointee.phase = .waitingForTable
-                waitingForChunk.append(operation, operations)
+                waitForBounce(operation)
                 return
             }
             if let table {
@@ -537,7 +537,7 @@ extension LogStore {
                     from: source, byteCount: layout.tableBytes)
             }
         }
-        slot.pointee.chunk.withChunk { bouncePool.give($0) }
+        giveBounce(operation)
         guard let table else {
             tableFailed(operation, completion)
             return
@@ -561,14 +561,23 @@ extension LogStore {
 
     private func tableFailed(_ operation: Int32, _ completion: IOCompletion) {
         let slot = operations.slots + Int(operation)
+        let segment = slot.pointee.entry.place.segment
         if completion.result < 0 {
             statistics.readErrors += 1
-            let segment = slot.pointee.entry.place.segment
             deviceFailed(
                 SegmentTable.device(segment), errno: Int32(truncatingIfNeeded: -completion.result),
                 segment: segment)
         } else {
             statistics.checkFailures += 1
+        }
+        if !isReadable(SegmentTable.device(segment)) {
+            // Nothing is known of the block; a put takes its place.
+            if slot.pointee.kind == .append {
+                startAppend(operation)
+            } else {
+                finish(operation, .miss, reason: .deviceOut)
+            }
+            return
         }
         if !slot.pointee.retried {
             slot.pointee.retried = true
@@ -582,19 +591,6 @@ extension LogStore {
         }
         quarantine(operation, wholly: true)
         finish(operation, .miss, reason: .failedCheck)
-    }
-
-    func resumeWaitingForChunk() {
-        // Once around: those of a device that is behind go to the end again.
-        for _ in 0..<waitingForChunk.count where bouncePool.freeCount > 0 {
-            let operation = waitingForChunk.popFirst(operations)
-            if operation < 0 { return }
-            if operations[operation].phase == .waitingForTable {
-                fetchTable(operation)
-            } else {
-                startRead(operation)
-            }
-        }
     }
 }
 

@@ -36,7 +36,9 @@ extension LogStore {
     package var recordsAreSpread: Bool {
         guard devices.count(where: { $0.state != .struck }) > 1 else { return true }
         let homes = recordHomes
-        guard recovery == nil, !anyMemberAway, homes.first != homes.second else { return false }
+        guard recovery == nil, !anyMemberAway, homes.first != homes.second, !missesEpochs else {
+            return false
+        }
         var spread = true
         segments.forEach { if liesBesideTwins($0, homes) { spread = false } }
         return spread

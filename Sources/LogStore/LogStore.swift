@@ -115,8 +115,8 @@ package final class LogStore {
 
     /// Writes that wait for the index to be complete, or for versions to hand out.
     @exclusivity(unchecked) var waitingToStart = OperationList()
-    /// Reads and table fetches that wait for a bounce chunk.
-    @exclusivity(unchecked) var waitingForChunk = OperationList()
+    /// Reads and table fetches that wait for a bounce chunk (`DeviceLane`).
+    @exclusivity(unchecked) var waitingForBounce = 0
     /// Requests that the driver had no room for.
     let backlog: RequestQueue
     let completions: UnsafeMutableBufferPointer<IOCompletion>
@@ -427,10 +427,7 @@ package final class LogStore {
         table: UnsafeRawPointer? = nil
     ) {
         let slot = operations.slots + Int(operation)
-        if slot.pointee.chunk >= 0 {
-            bouncePool.give(slot.pointee.chunk)
-            slot.pointee.chunk = -1
-        }
+        if slot.pointee.chunk >= 0 { giveBounce(operation) }
         let writes = slot.pointee.kind == .append || slot.pointee.kind == .delete
         // The next write of the key holds it from here on, but begins after this one's outcome.
         let follower = writes ? passKeyOn(operation) : -1
@@ -451,7 +448,7 @@ package final class LogStore {
             operations.give(operation)
         }
         if follower >= 0 { startWrite(follower) }
-        if !waitingForChunk.isEmpty { resumeWaitingForChunk() }
+        if waitingForBounce > 0 { resumeWaitingForBounce() }
     }
 
     /// Ends this operation's hold on its key; returns the next one that waited for it, or -1.

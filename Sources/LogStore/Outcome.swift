@@ -89,10 +89,10 @@ package protocol LogStoreDelegate: AnyObject {
     func evicted(_ fingerprint: Fingerprint)
     /// Whether operations that have not reached the log yet name this namespace slot.
     func holds(namespaceSlot: UInt16) -> Bool
-    /// A device is gone in this run.
-    func deviceOut(_ device: Int)
+    /// The health of a device has changed.
+    func deviceChanged(_ device: Int, to state: DeviceState)
 }
 
 extension LogStoreDelegate {
-    package func deviceOut(_ device: Int) {}
+    package func deviceChanged(_ device: Int, to state: DeviceState) {}
 }

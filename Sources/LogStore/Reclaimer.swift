@@ -327,6 +327,12 @@ extension LogStore {
         let errno = completion.result < 0 ? Int32(truncatingIfNeeded: -completion.result) : 0
         switch kind {
         case .segmentAllocate:
+            if errno == Self.givenUp {
+                unmake(segment)
+                reclaimers[device].nextLocal -= 1
+                reclaimers[device].phase = .idle
+                return
+            }
             if errno != 0 {
                 unmake(segment)
                 cannotCreate(device, errno)

@@ -46,6 +46,8 @@ package struct PrefetchStatistics: Sendable {
     package var overflowed: UInt64 = 0
     /// Taken back before their reading began.
     package var cancelled: UInt64 = 0
+    /// Not brought, because their device did badly.
+    package var avoided: UInt64 = 0
     /// Asked for before their reading began.
     package var overtaken: UInt64 = 0
     /// Gauges.

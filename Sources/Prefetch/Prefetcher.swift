@@ -27,7 +27,8 @@ package final class Prefetcher {
     @exclusivity(unchecked) var counts = PrefetchStatistics()
     @exclusivity(unchecked) private var bucket: TokenBucket
     @exclusivity(unchecked) private var meter: BandwidthMeter
-    @exclusivity(unchecked) private var bytesInFlight = 0
+    /// By device, as what hangs on one that does badly is not to hold up the rest.
+    private let underWay = DeviceShares()
     @exclusivity(unchecked) private var wake = UInt64.max
     /// No room was found: nothing is begun before, and how long the next such pause is.
     @exclusivity(unchecked) private var pausedUntil: UInt64 = 0
@@ -56,6 +57,7 @@ package final class Prefetcher {
         unused.deallocate()
         displaced.deallocate()
         raised.deallocate()
+        underWay.deallocate()
     }
 
     /// Bytes of memory that tables for so many residents take.
@@ -133,7 +135,9 @@ package final class Prefetcher {
         bucket.fill(bytesPerSecond: share, now: now)
         let waits = log.demandWaits
         var begun = false
-        while queue.inFlight < (waits ? 1 : configuration.operations), queue.first >= 0 {
+        while queue.first >= 0 {
+            let (blocks, bytesInFlight) = underWay.sum(log)
+            if blocks >= (waits ? 1 : configuration.operations) { break }
             let index = queue.first
             guard let bytes = bytesWanted(index) else {
                 begun = true
@@ -171,9 +175,16 @@ package final class Prefetcher {
         if isLive, arena.find(block.pointee.fingerprint.stagingKey) == nil,
             let entry = log.lookup(block.pointee.fingerprint).entry, !entry.isDamaged
         {
-            return Int(entry.length)
+            let device = SegmentTable.device(entry.place.segment)
+            if log.isHealthy(device) {
+                block.pointee.device = UInt8(truncatingIfNeeded: device)
+                return Int(entry.length)
+            }
+            // Its device has enough to do with what somebody waits for.
+            counts.avoided += 1
+        } else {
+            counts.cancelled += 1
         }
-        counts.cancelled += 1
         drop(index)
         return nil
     }
@@ -183,7 +194,7 @@ package final class Prefetcher {
         let block = queue.blocks + Int(index)
         queue.begin(index)
         block.pointee.bytes = UInt32(bytes)
-        bytesInFlight += bytes
+        underWay.add(block.pointee.device, bytes)
         let taken = staged.prefetch(
             token: UInt64(index), block.pointee.fingerprint,
             namespaceSlot: block.pointee.namespaceSlot, key: queue.key(index))
@@ -192,7 +203,7 @@ package final class Prefetcher {
     }
 
     private func putBack(_ index: Int32) {
-        bytesInFlight -= Int(queue.blocks[Int(index)].bytes)
+        underWay.remove(queue.blocks[Int(index)])
         queue.putBack(index)
         pause = min(Self.longestPause, max(Self.shortestPause, 2 * pause))
         pausedUntil = log.clock.monotonic + pause
@@ -203,6 +214,7 @@ package final class Prefetcher {
     /// are due later than this one, have made way.
     private func makeWindow(_ bytes: Int, for request: Int32, _ now: UInt64) -> Bool {
         let due = queue.requests[Int(request)].due
+        let bytesInFlight = underWay.sum(nil).bytes
         while unused.windowBytes + bytesInFlight + bytes > windowBytes {
             let (oldest, newest) = (unused.oldest, unused.newest)
             guard oldest >= 0 else { return bytesInFlight == 0 }
@@ -356,7 +368,7 @@ extension Prefetcher: AccessObserver {
             putBack(index)
             return
         }
-        bytesInFlight -= Int(block.bytes)
+        underWay.remove(block)
         (pause, pausedUntil) = (0, 0)
         let isIssued = status != .alreadyPresent && bytes > 0
         if isIssued {

@@ -472,7 +472,9 @@ extension StagedStore: LogStoreDelegate {
 
     package func evicted(_ fingerprint: Fingerprint) {}
 
-    package func deviceOut(_ device: Int) { sink?.happened(.deviceOut(index: device)) }
+    package func deviceChanged(_ device: Int, to state: DeviceState) {
+        sink?.happened(.deviceChanged(index: device, state: state))
+    }
 
     package func holds(namespaceSlot: UInt16) -> Bool {
         for index in 0..<operations.capacity

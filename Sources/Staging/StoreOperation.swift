@@ -128,6 +128,6 @@ package protocol StoreSink: AnyObject {
 
 package enum StoreEvent: Sendable {
     case volatileLost(version: UInt64, errno: Int32)
-    case deviceOut(index: Int)
+    case deviceChanged(index: Int, state: DeviceState)
     case recovered(nanoseconds: UInt64, blocks: Int)
 }

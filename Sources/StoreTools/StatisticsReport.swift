@@ -205,7 +205,7 @@ package struct StatisticsReport: Sendable {
             let words = name.split(separator: "_").joined(separator: " ")
             return count == 0 ? nil : "\(words) \(count)"
         }
-        for device in samples.words("devices_info") where device["state"] != "serving" {
+        for device in samples.words("devices_info") where device["state"] != "healthy" {
             told.append("device \(device["device"] ?? "?") is \(device["state"] ?? "?")")
         }
         if samples["recovery_is_complete"] == 0 { told.append("the index is being rebuilt") }

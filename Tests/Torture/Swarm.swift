@@ -169,7 +169,8 @@ struct Swarm {
         plan = FaultPlan.swarm(seed: seed, kinds: kinds, ceiling: ceiling) { name in
             spareManifest && name == "manifest"
         }
-        plan.hangNanoseconds = 200_000_000
+        // Not drawn, as above: long enough for a device to become suspect, or only slow.
+        plan.hangNanoseconds = seed % 2 == 0 ? 3_000_000_000 : 200_000_000
         plan.slowNanoseconds = 50_000_000
         if kinds.contains(.hungDevice) && random.chance(0.5) {
             plan[.hungDevice] = 0.001

@@ -168,6 +168,9 @@ extension World {
         tally.add("allocation failures", log.allocationFailures)
         tally.add("damaged pages", log.damagedPages + log.recovery.damagedPages)
         tally.add("damaged segments", log.recovery.damagedSegments)
+        tally.add("changes of health", log.gradeChanges)
+        tally.add("devices given up", log.silences)
+        tally.add("probes", log.probes)
         collectPrefetching()
         let staged = store.statistics
         tally.add("staged reads", staged.stagedReads)
