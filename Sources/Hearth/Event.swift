@@ -9,6 +9,9 @@ public enum Event: Sendable, Equatable {
     case volatileLost(version: UInt64, errno: Int32)
     /// A device answers worse or better than it did.
     case deviceChanged(index: Int, health: DeviceHealth)
+    /// The scrubber has found what does not verify any more: a block, which is a miss from now on,
+    /// or a page that tells of blocks, which others tell of, too.
+    case rotFound(device: Int, segment: Int, isBlock: Bool)
     /// The index is complete: from now on a miss is a miss.
     case recovered(nanoseconds: UInt64, blocks: Int)
 
@@ -18,6 +21,8 @@ public enum Event: Sendable, Equatable {
             self = .volatileLost(version: version, errno: errno)
         case .deviceChanged(let index, let state):
             self = .deviceChanged(index: index, health: DeviceHealth(state))
+        case .rotFound(let device, let segment, let isBlock):
+            self = .rotFound(device: device, segment: segment, isBlock: isBlock)
         case .recovered(let nanoseconds, let blocks):
             self = .recovered(nanoseconds: nanoseconds, blocks: blocks)
         }

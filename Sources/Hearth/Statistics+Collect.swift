@@ -63,6 +63,10 @@ extension Owner {
             evictedBlocks: log.evictedBlocks, evictedBytes: log.evictedBytes,
             expiredBlocks: log.expiredBlocks, segments: log.reclaimedSegments,
             carriedRecords: log.carriedRecords, recordsTogether: log.recordsTogether)
+        made.scrub = Statistics.Scrub(
+            bytes: log.scrub.bytes, blocks: log.scrub.blocks, segments: log.scrub.segments,
+            passes: log.scrub.passes, damagedBlocks: log.scrub.damagedBlocks,
+            damagedPages: log.scrub.damagedPages)
         made.trouble = trouble(log)
         made.space = space()
         made.memory = memory()

@@ -55,6 +55,19 @@ extension Statistics.Reads {
     }
 }
 
+extension Statistics.Scrub {
+    func write(_ text: inout some StatisticsText) {
+        text.object {
+            $0.number("bytes", bytes)
+            $0.number("blocks", blocks)
+            $0.number("segments", segments)
+            $0.number("passes", passes)
+            $0.number("damagedBlocks", damagedBlocks)
+            $0.number("damagedPages", damagedPages)
+        }
+    }
+}
+
 extension Statistics.Writes {
     func write(_ text: inout some StatisticsText) {
         text.object {

@@ -74,6 +74,22 @@ public struct Statistics: Sendable, Equatable {
         public var movedBytes: UInt64 = 0
     }
 
+    /// What the scrubber has gone through.
+    public struct Scrub: Sendable, Equatable {
+        /// Bytes read.
+        public var bytes: UInt64 = 0
+        /// Live blocks checked.
+        public var blocks: UInt64 = 0
+        /// Segments gone through.
+        public var segments: UInt64 = 0
+        /// Times that all sealed segments were.
+        public var passes: UInt64 = 0
+        /// Blocks found rotten.
+        public var damagedBlocks: UInt64 = 0
+        /// Pages of headers, footers and descriptors found rotten.
+        public var damagedPages: UInt64 = 0
+    }
+
     /// Bytes written, by cause.
     public struct Writes: Sendable, Equatable {
         /// Groups: values, their padding and descriptors, records and reinserted blocks.
@@ -309,6 +325,8 @@ public struct Statistics: Sendable, Equatable {
     public var deletes = Deletes()
     /// Bytes read.
     public var reads = Reads()
+    /// What was read to find rot.
+    public var scrub = Scrub()
     /// Bytes written.
     public var writes = Writes()
     /// Space.

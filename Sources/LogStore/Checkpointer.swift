@@ -167,6 +167,7 @@ extension LogStore {
         header.beganVersion = nextVersion
         header.beganWall = wallSeconds
         header.segmentCount = UInt32(totalSegments)
+        if configuration.scrubBytesPerSecond > 0 { header.scrubbed = scrub.segment + 1 }
         let bytes = headerBytes
         checkpointer.offset = UInt64(bytes)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: bytes)

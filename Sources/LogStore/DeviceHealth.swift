@@ -91,10 +91,12 @@ package struct DeviceHealth: Sendable {
         let limit = limit(others)
         recent = Self.mean(recent, nanoseconds, of: min(answers, 8))
         if grade == .healthy {
-            late = answers >= Self.leastAnswers && recent > limit ? late + 1 : 0
+            // What it is like is learnt before it is judged.
+            let isKnown = answers >= Self.leastAnswers
+            late = isKnown && recent > limit ? late + 1 : 0
             if late >= Self.lateInRow {
                 worsen(.slow, at: now)
-            } else if recent <= limit {
+            } else if !isKnown || recent <= limit {
                 usual = Self.mean(usual, nanoseconds, of: min(answers, 1024))
             }
             return

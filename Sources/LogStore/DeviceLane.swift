@@ -33,7 +33,9 @@ extension LogStore {
     func issue(_ request: IORequest, on device: Int) {
         var tagged = request
         tagged.tag |= UInt64(device) << Self.deviceShift
-        if lanes[device].underWay < lanes[device].limit, lanes[device].waiting.isEmpty {
+        if lanes[device].underWay < lanes[device].limit, lanes[device].waiting.isEmpty,
+            !lanes[device].gaveUp
+        {
             hand(tagged, device)
         } else {
             lanes[device].waiting.append(tagged)
@@ -63,6 +65,13 @@ extension LogStore {
                 nanoseconds, others: bestOfOthers(device), at: healthNow)
         }
         if !lanes[device].waiting.isEmpty { advanceLane(device) }
+    }
+
+    /// A request that tells whether a silent device answers again goes past what waits.
+    func issueProbe(_ request: IORequest, on device: Int) {
+        var tagged = request
+        tagged.tag |= UInt64(device) << Self.deviceShift
+        hand(tagged, device)
     }
 
     func advanceLane(_ device: Int) {
@@ -163,6 +172,22 @@ extension LogStore {
                 } else {
                     startRead(operation)
                 }
+            }
+        }
+    }
+
+    /// Reads and table fetches that wait for a chunk of a device that is not read any more.
+    func giveUpBounceReads(_ device: Int) {
+        var list = lanes[device].waitingForBounce
+        lanes[device].waitingForBounce = OperationList()
+        waitingForBounce -= list.count
+        while true {
+            let operation = list.popFirst(operations)
+            if operation < 0 { return }
+            switch (operations[operation].phase, operations[operation].kind) {
+            case (.waitingForTable, .append): startAppend(operation)  // takes the block's place
+            case (.waitingForTable, _): finish(operation, .miss, reason: .deviceOut)
+            default: endRead(operation, .miss, .deviceOut)
             }
         }
     }

@@ -25,6 +25,7 @@ extension LogStore {
         healthNow = clock.monotonic
         for device in lanes.indices where devices[device].state.isPresent {
             watch(device)
+            if lanes[device].gaveUp, !lanes[device].waiting.isEmpty { giveUpWaiting(device) }
             if let next = devices[device].health.nextProbe, healthNow >= next,
                 !lanes[device].isProbing
             {
@@ -110,7 +111,7 @@ extension LogStore {
         lanes[device].isProbing = true
         devices[device].health.probed(at: healthNow)
         statistics.probes += 1
-        issue(
+        issueProbe(
             IORequest(
                 tag: Self.tag(.probe, Int32(device)), operation: .read,
                 file: devices[device].manifestFile, fileOffset: 0,
@@ -131,7 +132,17 @@ extension LogStore {
 
     private func giveUp(_ device: Int) {
         statistics.silences += 1
-        // What the driver does not have yet ends here.
+        giveUpWaiting(device)
+        giveUpBounceReads(device)
+        giveUpGroups(device)
+        giveUpFlush(device)
+        giveUpManifest(device)
+        giveUpCheckpoint(device)
+    }
+
+    /// What the driver does not have yet ends here; so does what is asked of the device from then
+    /// on, until it answers.
+    private func giveUpWaiting(_ device: Int) {
         var kept: [IORequest] = []
         for queue in [pacers[device].queue, pacers[device].later] {
             while let request = queue.popFirst() {
@@ -143,10 +154,6 @@ extension LogStore {
         for request in kept {
             handle(IOCompletion(tag: request.tag, result: Self.silent, deviceNanoseconds: 0))
         }
-        giveUpGroups(device)
-        giveUpFlush(device)
-        giveUpManifest(device)
-        giveUpCheckpoint(device)
     }
 
     /// Gathered groups have their bytes in their buffer, which stays as it is; what they held is

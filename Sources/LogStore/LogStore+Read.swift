@@ -300,10 +300,13 @@ extension LogStore {
     /// replaces it.
     private func quarantine(_ operation: Int32, wholly: Bool = false) {
         let slot = operations.slots + Int(operation)
-        let fingerprint = slot.pointee.fingerprint
-        guard slot.pointee.entry.isSameBlock(as: index.find(fingerprint)) else { return }
-        if !slot.pointee.entry.isDamaged { statistics.quarantinedBlocks += 1 }
-        if slot.pointee.shardCount > 1 && !wholly {
+        quarantine(slot.pointee.fingerprint, slot.pointee.entry, wholly: wholly)
+    }
+
+    func quarantine(_ fingerprint: Fingerprint, _ entry: IndexEntry, wholly: Bool) {
+        guard entry.isSameBlock(as: index.find(fingerprint)) else { return }
+        if !entry.isDamaged { statistics.quarantinedBlocks += 1 }
+        if entry.shardCount > 1 && !wholly {
             index.markDamaged(fingerprint)
             return
         }

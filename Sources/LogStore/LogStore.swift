@@ -35,6 +35,7 @@ enum IOKind: UInt8 {
     case list
     case moveRead
     case probe
+    case scrub
 }
 
 package final class LogStore {
@@ -132,6 +133,7 @@ package final class LogStore {
     /// The time that health goes by, of this turn or the one before.
     @exclusivity(unchecked) var healthNow: UInt64 = 0
     var orphanedCheckpoints: [OrphanedCheckpoint] = []
+    @exclusivity(unchecked) var scrub = Scrubber()
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
     @exclusivity(unchecked) package internal(set) var readOnly = false
@@ -221,6 +223,7 @@ package final class LogStore {
         for reclaimer in reclaimers { reclaimer.plan.deallocate() }
         checkpointHeaderMemory?.deallocate()
         lister.memory?.deallocate()
+        scrub.deallocate()
         pending.deallocate()
     }
 
@@ -261,6 +264,7 @@ package final class LogStore {
             advanceFlush()
             advanceCheckpoint()
             if !lister.isIdle { advanceList() }
+            advanceScrub()
         }
         advanceManifest()
         handOverJoinable()
@@ -273,8 +277,8 @@ package final class LogStore {
     package var isIdle: Bool {
         operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
             && lister.isIdle && manifestState.isIdle && checkpointer.phase == .idle
-            && sweeper.slots.isEmpty
-            && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) }
+            && sweeper.slots.isEmpty && !scrub.isReading
+            && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) } && !leavesRequests
     }
 
     /// A reclaim that goes no further, and has no I/O under way: its device takes no writes.
@@ -312,6 +316,7 @@ package final class LogStore {
         case .list: listRead(aux, completion)
         case .moveRead: runRead(Int(index), completion)
         case .probe: probed(Int(index), completion)
+        case .scrub: scrubRead(completion)
         }
     }
 

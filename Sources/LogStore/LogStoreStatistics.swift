@@ -63,6 +63,8 @@ package struct LogStoreStatistics: Sendable {
     package var probes: UInt64 = 0
     package var silences: UInt64 = 0
 
+    package var scrub = ScrubStatistics()
+
     // Work
     package var requests: UInt64 = 0
     package var deviceNanoseconds: UInt64 = 0

@@ -268,10 +268,10 @@ extension LogStore {
 
     /// When `pump` has to be called although nothing ends until then, monotonic nanoseconds.
     package var nextDeadline: UInt64 {
-        var next = UInt64.max
+        var next = recovery == nil ? nextScrub : UInt64.max
         guard !readOnly, recovery == nil, manifestState.exists else { return next }
         let now = clock.monotonic
-        if spreading.isWanted, !anyMemberAway, !rewriting { next = spreading.lookAt }
+        if spreading.isWanted, !anyMemberAway, !rewriting { next = min(next, spreading.lookAt) }
         for device in devices.indices where devices[device].takesWrites {
             if reclaimers[device].createAt > now { next = min(next, reclaimers[device].createAt) }
             if reclaimers[device].beside != nil, reclaimers[device].retryAt > now {

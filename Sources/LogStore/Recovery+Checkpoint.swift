@@ -86,8 +86,8 @@ extension LogStore {
     }
 
     private func readCheckpoint(
-        _ candidate: CheckpointLoad.Candidate, _ offset: UInt64, _ memory: UnsafeMutableRawPointer, _ length: Int,
-        index: Int32, aux: UInt32 = 0
+        _ candidate: CheckpointLoad.Candidate, _ offset: UInt64,
+        _ memory: UnsafeMutableRawPointer, _ length: Int, index: Int32, aux: UInt32 = 0
     ) {
         issue(
             IORequest(
@@ -153,6 +153,7 @@ extension LogStore {
             startReplay(recovery)
             return
         }
+        if header.scrubbed > 0 { scrub.segment = header.scrubbed - 1 }
         load.memoryBytes = Int(CheckpointHeader.dataOffset(segments: Int(header.segmentCount)))
         let table = UnsafeMutableRawPointer.allocate(
             byteCount: load.memoryBytes, alignment: 4096)

@@ -33,7 +33,7 @@ struct WritePacer {
 
 extension LogStore {
     /// Whether writes to a device give way.
-    private func isPaced(_ device: Int) -> Bool {
+    func isPaced(_ device: Int) -> Bool {
         guard configuration.pacedWrites > 0 else { return false }
         if pacers[device].reads > 0 { return true }
         let until = pacers[device].readUntil

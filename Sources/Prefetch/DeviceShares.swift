@@ -1,5 +1,5 @@
-// DeviceShares: how many prefetched blocks are under way on each device, and their bytes. Fixed size;
-// nothing allocates after open.
+// DeviceShares: how many prefetched blocks are under way on each device, and their bytes. Fixed
+// size; nothing allocates after open.
 
 import LogStore
 

@@ -7,7 +7,7 @@
 //    and once when it is begun, tables have fixed sizes, and what has no room is counted;
 //  - unused blocks and those under way hold at most a share of staging;
 //  - while somebody waits for a device, one prefetch at a time is under way, and all of
-// them take at    most a share of the bandwidth;
+//    them take at most a share of the bandwidth;
 //  - a hint never drops a copy: what proves wrong moves to the end that leaves first.
 
 import BlockIO

@@ -410,7 +410,10 @@ package final class StagedStore {
     }
 
     /// Refuses new writes from now on; the caller pumps until idle, flushes and checkpoints.
-    package func beginClose() { closing = true }
+    package func beginClose() {
+        closing = true
+        log.stopScrub()
+    }
 
     package func shutdown() {
         log.delegate = nil
@@ -474,6 +477,13 @@ extension StagedStore: LogStoreDelegate {
 
     package func deviceChanged(_ device: Int, to state: DeviceState) {
         sink?.happened(.deviceChanged(index: device, state: state))
+    }
+
+    package func foundRot(in segment: UInt32, blocks: Int) {
+        sink?.happened(
+            .rotFound(
+                device: SegmentTable.device(segment), segment: SegmentTable.local(segment),
+                isBlock: blocks > 0))
     }
 
     package func holds(namespaceSlot: UInt16) -> Bool {

@@ -166,6 +166,14 @@ package struct StatisticsReport: Sendable {
                 size("reads_bytes") + " for gets, " + size("reads_moved_bytes") + " for reclaim"
             ),
             (
+                "scrubbed",
+                samples.count("scrub_bytes") == 0
+                    ? ""
+                    : size("scrub_bytes") + ", \(samples.count("scrub_passes")) passes; rotten: "
+                        + "\(samples.count("scrub_damaged_blocks")) blocks, "
+                        + "\(samples.count("scrub_damaged_pages")) pages"
+            ),
+            (
                 "written",
                 size("writes_total_bytes") + ": groups " + size("writes_group_bytes")
                     + " (written again " + size("writes_reinserted_bytes") + "), metadata "

@@ -157,7 +157,8 @@ private final class Thing: Sendable {}
             "index_entries=1M", "expected_block=8192", "table_cache=4M", "driver=threads",
             "queue_depth=32", "operations=512", "group=512K", "group_buffers=9",
             "clean_segments=3", "write_amplification=1.25", "heat_half_life=2",
-            "statistics_period=0.5", "allow_absent=0", "holder=engine 7")
+            "scrub=1M", "statistics_period=0.5", "allow_absent=0", "holder=engine 7")
+        #expect(made.scrubBytesPerSecond == 1 << 20)
         #expect(made.writeAmplification == 1.25 && made.heatHalfLife == 2)
         #expect(made.statisticsPeriodSeconds == 0.5)
         #expect(made.directories == ["/a", "/b"])

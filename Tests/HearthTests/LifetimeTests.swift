@@ -225,7 +225,9 @@ import Testing
         #expect(statistics.devices[0].state == "healthy" && statistics.devices[0].spells == 0)
         #expect(statistics.puts.volatileLost == 1)
         await store.close()
-        let told: [Event] = [.deviceChanged(index: 0, health: .slow), .volatileLost(version: 9, errno: 5)]
+        let told: [Event] = [
+            .deviceChanged(index: 0, health: .slow), .volatileLost(version: 9, errno: 5),
+        ]
         #expect(called.withLock { $0 } == told)
         var streamed: [Event] = []
         for await event in events { streamed.append(event) }

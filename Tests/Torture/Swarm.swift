@@ -126,6 +126,7 @@ struct Swarm {
         log.ghosts = [16, 4096][random.below(2)]
         // Not drawn, so that the seeds from before mean the same.
         log.pacedWrites = [2, 0, 1][Int(seed % 3)]
+        log.scrubBytesPerSecond = [0, 20_000_000, 2_000_000_000][Int(seed / 19 % 3)]
         log.holder = "torture"
     }
 

@@ -114,6 +114,7 @@ extension World: StoreSink {
             case .suspect, .absent, .struck: unreadable.insert(index)
             case .out: hardship = true
             }
+        case .rotFound: tally.add("rot told")
         case .recovered: recoveredEvents += 1
         }
     }

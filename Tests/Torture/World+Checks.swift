@@ -168,6 +168,14 @@ extension World {
         tally.add("allocation failures", log.allocationFailures)
         tally.add("damaged pages", log.damagedPages + log.recovery.damagedPages)
         tally.add("damaged segments", log.recovery.damagedSegments)
+        tally.add("scrubbed segments", log.scrub.segments)
+        tally.add("scrubbed blocks", log.scrub.blocks)
+        tally.add("scrub passes", log.scrub.passes)
+        tally.add("scrub found rotten", log.scrub.damagedBlocks)
+        tally.add("scrub found rotten pages", log.scrub.damagedPages)
+        if damage == 0, log.scrub.damagedBlocks + log.scrub.damagedPages > 0, errors == 0 {
+            fail("the scrubber finds rot where there is none: \(log.scrub)")
+        }
         tally.add("changes of health", log.gradeChanges)
         tally.add("devices given up", log.silences)
         tally.add("probes", log.probes)

@@ -20,7 +20,7 @@ STORE_OPTIONS = (
     "mode", "open", "max_block", "segment", "memory", "staging", "slab", "staging_mode",
     "index_entries", "expected_block", "table_cache", "driver", "queue_depth", "operations",
     "group", "group_buffers", "clean_segments", "write_amplification", "heat_half_life",
-    "statistics_period", "allow_absent", "holder",
+    "scrub", "statistics_period", "allow_absent", "holder",
 )
 OWN = (
     "path", "capacity", "max_capacity_gb", "durability", "lock_seconds", "lock_limit_seconds",
