@@ -202,6 +202,7 @@ extension LogStore {
             if life.trailer == nil { recovery.halfHeaded.insert(id) }
             statistics.recovery.damagedPages += 1
         }
+        state.pointee.lacksHeader = life.header == nil
         state.pointee.state = .sealed
         state.pointee.writtenPages = segmentPages
         state.pointee.metaPages = 1

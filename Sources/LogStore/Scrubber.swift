@@ -143,7 +143,7 @@ extension LogStore {
         let device = SegmentTable.device(id)
         return device < devices.count && devices[device].state == .healthy
             && SegmentTable.local(id) < segments.counts[device] && segments[id].state == .sealed
-            && segments[id].file >= 0
+            && segments[id].groupsInFlight == 0 && segments[id].file >= 0
     }
 
     /// Whether anybody else has something to do on the device.
@@ -292,7 +292,8 @@ extension LogStore {
         let isOurs = life.generation == scrub.generation
         let hasFooter = segments[scrub.segment].footerPages > 0
         var bad = 0
-        if scrub.errno != 0 || life.header == nil || !isOurs { bad += 1 }
+        let lacksHeader = segments[scrub.segment].lacksHeader
+        if !lacksHeader, scrub.errno != 0 || life.header == nil || !isOurs { bad += 1 }
         if hasFooter, scrub.errno != 0 || life.trailer == nil || !isOurs { bad += 1 }
         if bad > 0 {
             guard failsTwice() else { return }
