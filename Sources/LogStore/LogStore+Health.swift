@@ -21,30 +21,40 @@ struct OrphanedCheckpoint {
 extension LogStore {
     // MARK: Each turn
 
-    func advanceHealth() {
+    /// Whether anything changed: what was given up is to go on elsewhere, in the next turn.
+    func advanceHealth() -> Bool {
         healthNow = clock.monotonic
+        var changed = false
         for device in lanes.indices where devices[device].state.isPresent {
-            watch(device)
-            if lanes[device].gaveUp, !lanes[device].waiting.isEmpty { giveUpWaiting(device) }
+            if watch(device) { changed = true }
+            if lanes[device].gaveUp, !lanes[device].waiting.isEmpty {
+                giveUpWaiting(device)
+                changed = true
+            }
             if let next = devices[device].health.nextProbe, healthNow >= next,
                 !lanes[device].isProbing
             {
                 probe(device)
             }
             let grade = devices[device].health.grade
-            if grade != lanes[device].grade { gradeChanged(device, to: grade) }
+            if grade != lanes[device].grade {
+                gradeChanged(device, to: grade)
+                changed = true
+            }
         }
-        if manifestState.failed != 0 { catchUp() }
+        if manifestState.failed != 0, catchUp() { changed = true }
+        return changed
     }
 
-    private func watch(_ device: Int) {
-        guard lanes[device].underWay > 0 else { return }
+    /// Whether the device was given up now.
+    private func watch(_ device: Int) -> Bool {
+        guard lanes[device].underWay > 0 else { return false }
         if lanes[device].silentSince == 0 {
             lanes[device].silentSince = healthNow
-            return
+            return false
         }
         let silence = healthNow - lanes[device].silentSince
-        guard silence >= DeviceHealth.lateSilence else { return }
+        guard silence >= DeviceHealth.lateSilence else { return false }
         let hasOthers = recovery == nil && hasOthers(device)
         devices[device].health.silent(silence, hasOthers: hasOthers, at: healthNow)
         if silence >= DeviceHealth.longSilence, !lanes[device].gaveUp,
@@ -52,7 +62,9 @@ extension LogStore {
         {
             lanes[device].gaveUp = true
             giveUp(device)
+            return true
         }
+        return false
     }
 
     private func gradeChanged(_ device: Int, to grade: DeviceHealth.Grade) {
@@ -61,16 +73,17 @@ extension LogStore {
         advanceLane(device)
         statistics.gradeChanges += 1
         delegate?.deviceChanged(device, to: devices[device].state)
-        catchUp()
+        _ = catchUp()
     }
 
     /// A member that has missed epochs of the manifest is given the next one.
-    private func catchUp() {
+    private func catchUp() -> Bool {
         guard missesEpochs, manifestState.isIdle, manifestState.exists, !readOnly,
             healthNow >= manifestState.retryAt
-        else { return }
+        else { return false }
         manifestState.retryAt = healthNow + Self.manifestPause
         manifestState.dirty = true
+        return true
     }
 
     private static let manifestPause: UInt64 = 1_000_000_000
@@ -87,7 +100,9 @@ extension LogStore {
 
     /// When the log has to be awake for the sake of its devices; `UInt64.max` while all is well.
     package var nextLook: UInt64 {
-        var next = missesEpochs && !readOnly ? max(manifestState.retryAt, healthNow + 1) : .max
+        var next =
+            missesEpochs && manifestState.isIdle && !readOnly
+            ? max(manifestState.retryAt, healthNow + 1) : UInt64.max
         for device in lanes.indices where devices[device].state.isPresent {
             if let probe = devices[device].health.nextProbe, !lanes[device].isProbing {
                 next = min(next, probe)

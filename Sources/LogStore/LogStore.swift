@@ -268,7 +268,7 @@ package final class LogStore {
         }
         advanceManifest()
         handOverJoinable()
-        advanceHealth()
+        if advanceHealth() { progressed = true }
         driver.submit()
         return progressed
     }
