@@ -3,17 +3,20 @@
 MINUTES ?= 30
 BENCH ?=
 MUTANTS ?=
+SECONDS ?= 60
 PREFIX ?= /usr/local
 SOURCES := Sources Tests Package.swift
 
-.PHONY: help run test bench demo-vllm soak mutants format lint setup clean library install uninstall
+.PHONY: help run test bench demo-vllm soak fuzz mutants format lint setup clean library install \
+	uninstall
 
 help:
 	@echo "make run      build, then a guided demonstration: device, store, kill, reopen (3 min)"
 	@echo "make test     everything that must hold, under 40 minutes on 2 cores"
 	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
 	@echo "make demo-vllm vLLM with Hearth off, on, and with its own connector (needs PyPI)"
-	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over"
+	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over; the sums go into docs/SOAK.md"
+	@echo "make fuzz     structures and messages mutated by libFuzzer, SECONDS=$(SECONDS)"
 	@echo "make mutants  seeded bugs against a share of make test: how many are caught (about an hour)"
 	@echo "make install  libhearth.so, hearth.h, hearth.pc, and the program hearth with manual pages"
 	@echo "              and shell completions, into PREFIX=$(PREFIX); make uninstall"
@@ -40,6 +43,9 @@ demo-vllm: setup
 soak: setup
 	tools/release hearth-torture
 	tools/soak $(MINUTES)
+
+fuzz: setup
+	tools/fuzz $(SECONDS)
 
 mutants: setup
 	@tools/mutants $(MUTANTS)

@@ -60,8 +60,9 @@ let package = Package(
         .executableTarget(
             name: "hearth-bench",
             dependencies: [
-                "Hearth", "HearthABI", "CHearth", "Tiering", "Prefetch", "Heat", "Staging",
-                "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk", "BenchKit", "CMeasure",
+                "Hearth", "HearthABI", "CHearth", "StoreTools", "Tiering", "Prefetch", "Heat",
+                "Staging", "LogStore", "SegmentFormat", "BlockIO", "SimulatedDisk", "BenchKit",
+                "CMeasure",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: strict),
         .target(name: "CMeasure"),
@@ -72,8 +73,8 @@ let package = Package(
         .executableTarget(
             name: "hearth-torture",
             dependencies: [
-                "Hearth", "Tiering", "Prefetch", "Heat", "Staging", "LogStore", "SimulatedDisk",
-                "BlockIO", "SegmentFormat",
+                "HearthABI", "CHearth", "Hearth", "StoreTools", "Tiering", "Prefetch", "Heat",
+                "Staging", "LogStore", "SimulatedDisk", "BlockIO", "SegmentFormat",
             ],
             path: "Tests/Torture", swiftSettings: strict),
         .testTarget(
@@ -88,6 +89,8 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(name: "StagingTests", dependencies: ["Staging"], swiftSettings: strict),
         .testTarget(name: "HeatTests", dependencies: ["Heat", "Staging"], swiftSettings: strict),
+        .testTarget(
+            name: "PrefetchTests", dependencies: ["Prefetch", "LogStore"], swiftSettings: strict),
         .testTarget(
             name: "TieringTests",
             dependencies: ["Tiering", "Prefetch", "Heat", "Staging", "LogStore", "SimulatedDisk"],

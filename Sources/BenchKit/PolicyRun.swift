@@ -10,12 +10,22 @@ package enum HintChoice: Equatable, Sendable {
     case none
     case chain
     case session(miss: Double, falseAlarm: Double)
+    /// Pages of the next layer, and which share of them is right.
+    case pages(recall: Double)
 
     /// `none`, `session`, or `session:0.1,0.2`: the shares that are wrong.
     package init(_ text: String) throws(OptionProblem) {
         let words = text.split(separator: ":", maxSplits: 1, omittingEmptySubsequences: false)
         if text == "none" || text == "chain" {
             self = text == "none" ? .none : .chain
+            return
+        }
+        if words.first == "pages" {
+            let recall = words.count == 2 ? Double(words[1]) : 0.9
+            guard let recall, (0...1).contains(recall) else {
+                throw OptionProblem("'\(text)' is not pages:recall with a share of 0 to 1")
+            }
+            self = .pages(recall: recall)
             return
         }
         var shares = [0.0, 0.0]
@@ -25,7 +35,8 @@ package enum HintChoice: Equatable, Sendable {
         }
         guard words.first == "session", shares.count == 2 else {
             throw OptionProblem(
-                "'\(text)' is not none, chain, session or session:miss,false with shares of 0 to 1")
+                "'\(text)' is not none, chain, pages:recall, session or session:miss,false with "
+                    + "shares of 0 to 1")
         }
         self = .session(miss: shares[0], falseAlarm: shares[1])
     }
@@ -36,6 +47,7 @@ package enum HintChoice: Equatable, Sendable {
         case .chain: "chain"
         case .session(let miss, let falseAlarm):
             "session:" + formatted("%g", miss) + "," + formatted("%g", falseAlarm)
+        case .pages(let recall): "pages:" + formatted("%g", recall)
         }
     }
 }

@@ -43,7 +43,7 @@ package struct ReplayConfiguration: Sendable {
                 throw UsageError("--\(name): \(error)")
             }
         }
-        if isTimed, given["block-bytes"] == nil { blockBytes = 4096 }
+        if isTimed, (given["block-bytes"] ?? nil) == nil { blockBytes = 4096 }
     }
 
     private mutating func set(_ name: String, _ text: String) throws(OptionProblem) {

@@ -50,4 +50,13 @@ package struct ReplayStorePlan: Equatable, Sendable {
     package var dram: UInt64
     package var mode: ReadMode
     package var durability: DurabilityChoice
+
+    package init(
+        directory: String, blockBytes: Int, capacity: UInt64, dram: UInt64, mode: ReadMode,
+        durability: DurabilityChoice
+    ) {
+        (self.directory, self.blockBytes) = (directory, blockBytes)
+        (self.capacity, self.dram) = (capacity, dram)
+        (self.mode, self.durability) = (mode, durability)
+    }
 }

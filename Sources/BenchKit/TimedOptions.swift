@@ -8,8 +8,45 @@ package enum TimeChoice: String, CaseIterable, Sendable {
 package enum PrefetchChoice: String, CaseIterable, Sendable {
     case off
     case chain
+    /// What followed a block the last time; nothing is announced, and blocks are asked for one by
+    /// one.
+    case successor
+    /// Pages of the layers after the one that is decoded.
+    case layer
+    case all
     /// Whatever the device holds is there at once: the bound of all prefetching.
     case oracle
+}
+
+extension PrefetchChoice {
+    /// Whether engines announce their requests, if nothing else is said.
+    package var announces: Bool { self == .chain || self == .all }
+}
+
+/// Where the picks of a decoding come from.
+package enum DecodeChoice: Equatable, Sendable {
+    case generated(DecodeOptions)
+    case file(String)
+
+    /// `gen`, `gen:parts`, or a file.
+    package init(_ text: String) throws(OptionProblem) {
+        if text == "gen" {
+            self = .generated(DecodeOptions())
+        } else if text.hasPrefix("gen:") {
+            self = .generated(try DecodeOptions(String(text.dropFirst(4))))
+        } else if text.isEmpty {
+            throw OptionProblem("gen:steps=n,overlap=x/y or a file")
+        } else {
+            self = .file(text)
+        }
+    }
+
+    package var text: String {
+        switch self {
+        case .generated(let options): options.text
+        case .file(let path): path
+        }
+    }
 }
 
 package struct TimedOptions: Equatable, Sendable {
@@ -25,6 +62,8 @@ package struct TimedOptions: Equatable, Sendable {
     /// nil: told by the trace's fullest request.
     package var blockTokens: Int?
     package var layers = 32
+    /// Steps of decoding instead of a trace of requests.
+    package var decode: DecodeChoice?
     package init() {}
 
     /// Whether anything was asked for that only a replay in time does.
@@ -32,7 +71,7 @@ package struct TimedOptions: Equatable, Sendable {
 
     package static let names = [
         "time", "prefetch", "speed", "prefill-rate", "model-bytes-per-token", "load",
-        "device-model", "block-tokens", "layers",
+        "device-model", "block-tokens", "layers", "decode",
     ]
 
     package mutating func set(_ name: String, _ text: String) throws(OptionProblem) {
@@ -50,6 +89,7 @@ package struct TimedOptions: Equatable, Sendable {
             device = try DeviceModel(text)
         case "block-tokens": blockTokens = Int(try OptionValue.integer(text, in: 1...(1 << 20)))
         case "layers": layers = Int(try OptionValue.integer(text, in: 1...4096))
+        case "decode": decode = try DecodeChoice(text)
         default: preconditionFailure("no option --\(name)")
         }
     }

@@ -51,13 +51,16 @@ package struct TimedRun {
             rate: options.prefillRate, layers: options.layers, blockTokens: blockTokens)
         schedule = ArrivalPlan(times: trace.times, seed: configuration.chat.seed)
         let whole = UInt64(trace.unique) * UInt64(configuration.blockBytes)
-        plan = TimedStorePlan(
+        var plan = TimedStorePlan(
             blockBytes: configuration.blockBytes,
             modelBlockBytes: Double(options.modelBytesPerToken) * Double(blockTokens),
             capacity: configuration.capacity.resolved(of: whole),
             dram: configuration.dram.resolved(of: whole), device: options.device,
             prefetch: options.prefetch ?? .chain, policy: configuration.policies.first ?? .adaptive,
             seed: configuration.chat.seed)
+        // Who does not know the chain at once reveals it block by block.
+        plan.asksSingly = plan.prefetch == .successor
+        self.plan = plan
         hints = Self.hints(configuration, plan.prefetch, trace)
     }
 
@@ -66,11 +69,11 @@ package struct TimedRun {
     ) -> TimedReplay.Hints {
         var made = TimedReplay.Hints()
         switch configuration.hints {
-        case nil: made.chain = prefetch == .chain
-        case .none?: break
+        case nil: made.chain = prefetch.announces
+        case .none?, .pages?: break
         case .chain?: made.chain = true
         case .session(let miss, let falseAlarm)?:
-            made.chain = prefetch == .chain
+            made.chain = prefetch.announces
             made.foretold = trace.foretold(
                 miss: miss, falseAlarm: falseAlarm, seed: configuration.chat.seed)
         }

@@ -105,5 +105,7 @@ package struct TimedStorePlan: Equatable, Sendable {
     package var policy: PolicyChoice
     /// Only what is resident is taken; the rest is computed.
     package var claimsResidentsOnly = false
+    /// Blocks of a request are asked for one after the other.
+    package var asksSingly = false
     package var seed: UInt64
 }

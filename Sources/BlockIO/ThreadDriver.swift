@@ -97,7 +97,7 @@ package final class ThreadDriver: BlockDriver {
     private func stopWorkers() {
         tables.locked {
             tables.stopping = true
-            pthread_cond_broadcast(tables.work)
+            tables.work.broadcast()
         }
         for worker in workers { pthread_join(worker, nil) }
         workers = []
@@ -164,7 +164,7 @@ package final class ThreadDriver: BlockDriver {
                 pieces += Int(clamping: (op.pointee.length - 1) / UInt64(limits.transferBytes))
             }
         }
-        for _ in 0..<min(pieces, tables.idle) { pthread_cond_signal(tables.work) }
+        for _ in 0..<min(pieces, tables.idle) { tables.work.signal() }
     }
 
     package func reap(_ into: UnsafeMutableBufferPointer<IOCompletion>) -> Int {
@@ -214,7 +214,7 @@ package final class ThreadDriver: BlockDriver {
     package func wake() {
         tables.locked {
             tables.woken = true
-            if tables.ownerSleeps { pthread_cond_signal(tables.news) }
+            if tables.ownerSleeps { tables.news.signal() }
         }
     }
 

@@ -53,8 +53,8 @@ final class ThreadTables: @unchecked Sendable {
     let ops: UnsafeMutablePointer<ThreadOp>
     let mutex: UnsafeMutablePointer<pthread_mutex_t>
     /// Work for the workers; a completion or a wake for the owner.
-    let work: UnsafeMutablePointer<pthread_cond_t>
-    let news: UnsafeMutablePointer<pthread_cond_t>
+    let work = MonotonicCondition()
+    let news = MonotonicCondition()
     var freeOp: Int32 = 0
     /// Prepared and not yet submitted, oldest first.
     var prepared: FixedQueue<Int32>
@@ -85,24 +85,12 @@ final class ThreadTables: @unchecked Sendable {
         mutex = .allocate(capacity: 1)
         mutex.initialize(to: pthread_mutex_t())
         pthread_mutex_init(mutex, nil)
-        work = .allocate(capacity: 1)
-        work.initialize(to: pthread_cond_t())
-        news = .allocate(capacity: 1)
-        news.initialize(to: pthread_cond_t())
-        var attributes = pthread_condattr_t()
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(work, &attributes)
-        pthread_cond_init(news, &attributes)
-        pthread_condattr_destroy(&attributes)
     }
 
     deinit {
-        pthread_cond_destroy(work)
-        pthread_cond_destroy(news)
+        work.destroy()
+        news.destroy()
         pthread_mutex_destroy(mutex)
-        work.deallocate()
-        news.deallocate()
         mutex.deallocate()
         ops.deallocate()
         prepared.deallocate()
@@ -120,14 +108,7 @@ final class ThreadTables: @unchecked Sendable {
     /// Sleeps on `news` until the monotonic time; the mutex is held before and after.
     func awaitNews(until time: UInt64) {
         ownerSleeps = true
-        if time == .max {
-            pthread_cond_wait(news, mutex)
-        } else {
-            var bound = timespec()
-            bound.tv_sec = Int(clamping: time / 1_000_000_000)
-            bound.tv_nsec = Int(time % 1_000_000_000)
-            pthread_cond_timedwait(news, mutex, &bound)
-        }
+        _ = news.wait(mutex, until: time)
         ownerSleeps = false
     }
 
@@ -139,7 +120,7 @@ final class ThreadTables: @unchecked Sendable {
             if result == Int64(-ECANCELED) || result == Int64(-ETIME) { counters.cancelled += 1 }
         }
         ready.append(IOCompletion(tag: tag, result: result, deviceNanoseconds: elapsed))
-        if ownerSleeps { pthread_cond_signal(news) }
+        if ownerSleeps { news.signal() }
     }
 
     /// Ends a request and frees its place, the mutex held.
@@ -216,7 +197,7 @@ extension ThreadTables {
             guard let piece = take() else {
                 if stopping { break }
                 idle += 1
-                pthread_cond_wait(work, mutex)
+                work.wait(mutex)
                 idle -= 1
                 continue
             }

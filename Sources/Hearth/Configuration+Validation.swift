@@ -56,7 +56,7 @@ extension Configuration {
         split.other =
             Self.fixedBytes + directories.count * Self.deviceBytes
             + (operationsInFlight + 512) * 2048
-        split.staging = stagingBytes.map { Self.stagingCost($0, slabBytes) } ?? 0
+        split.staging = stagingBytes.map { stagingCost($0) } ?? 0
         return split
     }
 
@@ -76,13 +76,13 @@ extension Configuration {
 
     /// Slabs with what is kept about each: two mappings in units of a huge page, and the owner's
     /// own tables.
-    static func stagingCost(_ bytes: Int, _ slabBytes: Int) -> Int {
+    func stagingCost(_ bytes: Int) -> Int {
         if bytes == 0 { return 0 }
         let unit = 2 << 20
         func mapped(_ bytes: Int) -> Int { (bytes + unit - 1) / unit * unit }
         let slabs = bytes / max(slabBytes, 1)
-        let tables = Prefetcher.memoryBytes(prefetching(.chain, slabs: slabs), residents: slabs)
-        return mapped(bytes) + mapped(slabs * 192 + 8192) + slabs * 176 + (64 << 10) + tables
+        let tables = Prefetcher.memoryBytes(prefetching(slabs: slabs), residents: slabs)
+        return mapped(bytes) + mapped(slabs * 192 + 8192) + slabs * 184 + (64 << 10) + tables
             + AdaptivePolicy.memoryBytes(capacity: max(1, slabs))
     }
 
@@ -90,7 +90,7 @@ extension Configuration {
     private func slabs(in left: Int) -> Int {
         let unit = 2 << 20
         var bytes = left / unit * unit
-        while bytes > 0 && Self.stagingCost(bytes, slabBytes) > left { bytes -= unit }
+        while bytes > 0 && stagingCost(bytes) > left { bytes -= unit }
         return bytes / slabBytes * slabBytes
     }
 
@@ -117,19 +117,19 @@ extension Configuration {
                     .configuration, operation: "validate", subject: "memoryLimitBytes",
                     advice: "\(memoryLimitBytes) bytes leave \(max(0, left)) for staging, which "
                         + "needs at least \(least) (two maximum blocks): give at least "
-                        + "\(split.total + Self.stagingCost(least, slabBytes)), or set "
+                        + "\(split.total + stagingCost(least)), or set "
                         + "stagingBytes to 0 to go without.")
             }
             return
         }
         if wanted == 0 { return }
         try Self.check("stagingBytes", wanted, in: least...Int.max / 4)
-        if Self.stagingCost(wanted, slabBytes) > left {
+        if stagingCost(wanted) > left {
             throw HearthError(
                 .configuration, operation: "validate", subject: "stagingBytes",
                 advice: "\(wanted) bytes of slabs do not fit: the memory limit of "
                     + "\(memoryLimitBytes) leaves \(left). Lower stagingBytes or raise "
-                    + "memoryLimitBytes to \(split.total + Self.stagingCost(wanted, slabBytes)).")
+                    + "memoryLimitBytes to \(split.total + stagingCost(wanted)).")
         }
         stagingBytes = wanted / slabBytes * slabBytes
     }

@@ -38,6 +38,13 @@ public struct Configuration: Sendable {
         case off
         /// Chains that the engine hinted. The default.
         case chain
+        /// What followed a block the last time, without any hint.
+        case successor
+        /// Pages of the model's layers: what the engine hinted of them, and in the layers after one
+        /// what is often picked there.
+        case layer
+        /// All of these.
+        case all
     }
 
     /// Which I/O driver runs the store.
@@ -92,7 +99,8 @@ public struct Configuration: Sendable {
     /// to 4 GiB.
     public var tableCacheBytes: Int?
 
-    /// Default `.chain`: what the engine hints. Without staging nothing is brought early.
+    /// Default `.chain`: what the engine hints. Without staging nothing is brought early. What is
+    /// learnt of successors takes at most a thirty-second part of the memory limit.
     public var prefetch = Prefetch.chain
 
     // MARK: I/O

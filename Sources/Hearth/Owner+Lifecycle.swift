@@ -212,14 +212,17 @@ extension Configuration {
 extension Configuration {
     var tiered: TieredConfiguration {
         var made = TieredConfiguration(staged)
-        made.prefetch = Self.prefetching(prefetch, slabs: (stagingBytes ?? 0) / slabBytes)
+        made.prefetch = prefetching(slabs: (stagingBytes ?? 0) / slabBytes)
+        made.staged.keepsParts = made.prefetch.predictors.contains(.layer)
         return made
     }
 
     /// Tables in proportion to what they could ever bring in.
-    static func prefetching(_ choice: Prefetch, slabs: Int) -> PrefetchConfiguration {
+    func prefetching(slabs: Int) -> PrefetchConfiguration {
         var made = PrefetchConfiguration()
-        made.predictors = choice.predictors
+        made.predictors = prefetch.predictors
+        made.picks = max(1 << 10, min(1 << 17, memoryLimitBytes / (64 * 16)))
+        made.successors = max(1 << 10, min(effectiveIndexEntries, memoryLimitBytes / (32 * 64)))
         made.blocks = min(1 << 15, max(1 << 10, 2 * slabs))
         made.requests = min(1 << 12, max(1 << 8, made.blocks / 8))
         return made
@@ -231,6 +234,9 @@ extension Configuration.Prefetch {
         switch self {
         case .off: []
         case .chain: .chain
+        case .successor: .successor
+        case .layer: [.layer, .pages]
+        case .all: .all
         }
     }
 }

@@ -1,8 +1,9 @@
-// PageFile: the file `statistics` in a store's first directory, as its owner writes it: two places
-// in turn, in the page cache, never flushed. Whatever fails here is counted and nothing more: the
-// store does not depend on it.
+// PageFile: the file `statistics` in the first of a store's directories that is there, as its owner
+// writes it: two places in turn, in the page cache, never flushed. Whatever fails here is counted
+// and nothing more: the store does not depend on it.
 //
-// Invariant: it is open only while the store's locks are held, so that there is one writer.
+// Invariant: a file has one writer. It is made by whoever holds the store's locks, anew, so that a
+// last page of an earlier owner that comes late goes into a file that has no name any more.
 
 import Glibc
 import LogStore
@@ -18,16 +19,12 @@ struct PageFile: ~Copyable {
 
     /// Makes the file, empty. Nil where that is not possible.
     static func make(in directory: String) -> PageFile? {
+        // Nor must what an earlier owner wrote, perhaps another version, pass for the newest.
+        remove(from: directory)
         let descriptor = open(
             directory + "/" + StoreFiles.statistics,
-            O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600)
-        guard descriptor >= 0 else { return nil }
-        // What an earlier owner wrote, perhaps another version, must not pass for the newest.
-        guard ftruncate(descriptor, 0) == 0 else {
-            _ = Glibc.close(descriptor)
-            return nil
-        }
-        return PageFile(descriptor: descriptor)
+            O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+        return descriptor >= 0 ? PageFile(descriptor: descriptor) : nil
     }
 
     /// Removes a page that nobody writes any more, so that it tells nothing that is no longer so.

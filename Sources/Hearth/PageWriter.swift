@@ -4,8 +4,9 @@
 // holds up nobody but it. While the owner sleeps, nothing is asked for and nothing written, but for
 // every tenth time, which tells that it lives.
 //
-// Invariants: the first page is there when the store is open, the last one, marked closed, is
-// written before its locks are given back; `end` returns with the thread gone.
+// Invariants: the first page is there when the store is open. The last one, marked closed, is
+// written before its locks are given back, unless the file system takes longer than `patience` for
+// that: then it comes when it can, and whoever opens the store meanwhile has a file of its own.
 
 import BlockIO
 import Glibc
@@ -15,9 +16,8 @@ import Staging
 import Synchronization
 
 final class PageWriter: @unchecked Sendable {
-    // Unchecked: `isEnding` is only touched under the lock; the file, `page` and what was seen last
-    // are touched by the owner thread before the thread begins and after it has ended, and by the
-    // thread alone in between.
+    // Unchecked: the file, `page` and what was seen last are touched by the owner thread before the
+    // thread begins, or where there is none, and else by the thread alone.
     private let shared: SharedStore
     private let period: UInt64
     private var file: PageFile
@@ -27,10 +27,9 @@ final class PageWriter: @unchecked Sendable {
     private var skipped = 0
     private static let mostSkipped = 9
 
-    private let lock: UnsafeMutablePointer<pthread_mutex_t>
-    private let wake: UnsafeMutablePointer<pthread_cond_t>
-    private var isEnding = false
-    private var thread: pthread_t?
+    private var thread: PageThread?
+    /// Nanoseconds that closing waits for the last page.
+    private static let patience: UInt64 = 1_000_000_000
 
     /// What tells that there may be something new.
     private struct Activity: Equatable {
@@ -46,11 +45,12 @@ final class PageWriter: @unchecked Sendable {
     /// its file cannot be made.
     init?(_ owner: Owner, _ shared: SharedStore) {
         let configuration = owner.configuration
+        // That of a member that is absent may be a folder which its device is mounted over.
+        let present = owner.store.log.presentPaths
+        let here = configuration.directories.filter { present.contains($0) }
+        guard let directory = here.first else { return nil }
         // The page of another member's directory is of a time when that one was the first.
-        for directory in configuration.directories.dropFirst() {
-            PageFile.remove(from: directory)
-        }
-        let directory = configuration.directories[0]
+        for other in here.dropFirst() { PageFile.remove(from: other) }
         guard configuration.statisticsPeriodSeconds > 0 else {
             PageFile.remove(from: directory)
             return nil
@@ -63,36 +63,24 @@ final class PageWriter: @unchecked Sendable {
         self.shared = shared
         period = UInt64(configuration.statisticsPeriodSeconds * 1e9)
         page = Self.introduction(owner)
-        lock = .allocate(capacity: 1)
-        wake = .allocate(capacity: 1)
-        pthread_mutex_init(lock, nil)
-        var attributes = pthread_condattr_t()
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(wake, &attributes)
-        pthread_condattr_destroy(&attributes)
         write(owner.statistics(CallerCounts()))
-        start()
+        thread = PageThread("hearth-page") { [self] in main($0) }
+        if thread == nil { shared.pageErrors.add(1, ordering: .relaxed) }
     }
 
-    deinit {
-        pthread_cond_destroy(wake)
-        pthread_mutex_destroy(lock)
-        wake.deallocate()
-        lock.deallocate()
-    }
-
-    /// Ends the thread and writes the last page. The engine is shut: whatever the thread has asked
-    /// for has been answered.
+    /// Ends the thread and has it write the last page. The engine is shut: whatever the thread has
+    /// asked for has been answered.
     func end(_ owner: Owner) {
-        pthread_mutex_lock(lock)
-        isEnding = true
-        pthread_cond_signal(wake)
-        pthread_mutex_unlock(lock)
-        if let thread { pthread_join(thread, nil) }
+        let made = shared.completed(owner.statistics(shared.caller.withLock { $0 }))
+        guard let thread else { return writeLast(made) }
+        _ = thread.end(within: Self.patience) { [self] in writeLast(made) }
+        self.thread = nil
+    }
+
+    private func writeLast(_ statistics: Statistics) {
         page.state = .closed
         page.descriptors = StatisticsPage.Descriptors()
-        write(shared.completed(owner.statistics(shared.caller.withLock { $0 })))
+        write(statistics)
     }
 
     private static func introduction(_ owner: Owner) -> StatisticsPage {
@@ -111,31 +99,11 @@ final class PageWriter: @unchecked Sendable {
         return page
     }
 
-    private func start() {
-        let reference = Unmanaged.passRetained(self)
-        var made = pthread_t()
-        let failure = pthread_create(
-            &made, nil,
-            { argument in
-                if let argument {
-                    Unmanaged<PageWriter>.fromOpaque(argument).takeRetainedValue().main()
-                }
-                return nil
-            }, reference.toOpaque())
-        guard failure == 0 else {
-            reference.release()
-            shared.pageErrors.add(1, ordering: .relaxed)
-            return
-        }
-        thread = made
-    }
-
     // MARK: The thread
 
-    private func main() {
-        OwnerThread.nameThread("hearth-page")
+    private func main(_ thread: PageThread) {
         var next = shared.engine.clock.monotonic &+ period
-        while rest(until: next) {
+        while thread.rest(until: next) {
             next = max(next, shared.engine.clock.monotonic) &+ period
             if let now = activityAsleep, now == seen, skipped < Self.mostSkipped {
                 skipped += 1
@@ -189,17 +157,5 @@ final class PageWriter: @unchecked Sendable {
         page.json = statistics.json()
         page.prometheus = statistics.prometheus()
         if !file.write(page) { shared.pageErrors.add(1, ordering: .relaxed) }
-    }
-
-    /// False: the writer ends.
-    private func rest(until deadline: UInt64) -> Bool {
-        var until = timespec(
-            tv_sec: Int(deadline / 1_000_000_000), tv_nsec: Int(deadline % 1_000_000_000))
-        pthread_mutex_lock(lock)
-        defer { pthread_mutex_unlock(lock) }
-        while !isEnding {
-            if pthread_cond_timedwait(wake, lock, &until) == ETIMEDOUT { break }
-        }
-        return !isEnding
     }
 }

@@ -24,7 +24,7 @@ package final class Session: CompletionTarget, @unchecked Sendable {
     private var gatheredCount = 0
     private let outstanding = Atomic<Int>(0)
     private let lock: UnsafeMutablePointer<pthread_mutex_t>
-    private let ready: UnsafeMutablePointer<pthread_cond_t>
+    private let ready = MonotonicCondition()
 
     init(engine: Engine, shared: SharedStore, capacity: Int) {
         precondition(capacity > 0 && capacity <= 1 << 20, "a session needs a capacity")
@@ -37,20 +37,13 @@ package final class Session: CompletionTarget, @unchecked Sendable {
         ring = .allocate(capacity: size)
         gathered = .allocate(capacity: size)
         lock = .allocate(capacity: 1)
-        ready = .allocate(capacity: 1)
         pthread_mutex_init(lock, nil)
-        var attributes = pthread_condattr_t()
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(ready, &attributes)
-        pthread_condattr_destroy(&attributes)
     }
 
     deinit {
         // Each submission holds a reference, so nothing is under way here.
-        pthread_cond_destroy(ready)
+        ready.destroy()
         pthread_mutex_destroy(lock)
-        ready.deallocate()
         lock.deallocate()
         gathered.deallocate()
         ring.deallocate()
@@ -100,7 +93,8 @@ package final class Session: CompletionTarget, @unchecked Sendable {
         return count
     }
 
-    /// Asks for operations to be given up, by their tokens; their completions still come.
+    /// Asks for operations to be given up, by their tokens; their completions still come. The owner
+    /// gets to it later: a token of the range that is used again meanwhile is given up as well.
     package func cancel(_ tokens: ClosedRange<UInt64>) {
         engine.cancel(ObjectIdentifier(self), tokens)
     }
@@ -110,13 +104,9 @@ package final class Session: CompletionTarget, @unchecked Sendable {
 
     private func sleep(_ nanoseconds: UInt64) {
         let (sum, overflow) = engine.clock.monotonic.addingReportingOverflow(nanoseconds)
-        let end = overflow ? UInt64(Int64.max) : min(sum, UInt64(Int64.max))
-        var until = timespec(
-            tv_sec: Int(end / 1_000_000_000), tv_nsec: Int(end % 1_000_000_000))
+        let end = overflow ? UInt64.max : sum
         waiters += 1
-        while head == tail {
-            if pthread_cond_timedwait(ready, lock, &until) == ETIMEDOUT { break }
-        }
+        while head == tail, ready.wait(lock, until: end) {}
         waiters -= 1
     }
 
@@ -137,7 +127,7 @@ package final class Session: CompletionTarget, @unchecked Sendable {
         let wake = waiters > 0
         pthread_mutex_unlock(lock)
         gatheredCount = 0
-        if wake { pthread_cond_broadcast(ready) }
+        if wake { ready.broadcast() }
         return false
     }
 }

@@ -41,12 +41,20 @@ extension Statistics {
         public var hintedTwice: UInt64 = 0
         /// Hinted keys that the bounded tables had no room for.
         public var overflowed: UInt64 = 0
+        /// Keys hinted with too little confidence.
+        public var unsure: UInt64 = 0
         /// Blocks taken back before their reading began.
         public var cancelled: UInt64 = 0
         /// Blocks not brought because their device is slow.
         public var avoided: UInt64 = 0
         /// Blocks that were asked for before their reading began.
         public var overtaken: UInt64 = 0
+        /// Hinted blocks that had to be brought after all, since they left or were stored later.
+        public var awakened: UInt64 = 0
+        /// Hinted blocks in the DRAM tier or not stored that are no longer remembered.
+        public var forgotten: UInt64 = 0
+        /// Hinted blocks that are remembered, in the DRAM tier or not stored.
+        public var dormant = 0
         /// Blocks that wait to be brought.
         public var waiting = 0
         /// Blocks under way.
@@ -86,9 +94,13 @@ extension Statistics.Prefetch {
         hintedResident = core.hintedResident
         hintedTwice = core.hintedTwice
         overflowed = core.overflowed
+        unsure = core.unsure
         cancelled = core.cancelled
         avoided = core.avoided
         overtaken = core.overtaken
+        awakened = core.awakened
+        forgotten = core.forgotten
+        dormant = core.dormant
         waiting = core.waiting
         inFlight = core.inFlight
         unusedBytes = core.unusedBytes
@@ -114,9 +126,13 @@ extension Statistics.Prefetch {
             $0.number("hintedResident", hintedResident)
             $0.number("hintedTwice", hintedTwice)
             $0.number("overflowed", overflowed)
+            $0.number("unsure", unsure)
             $0.number("cancelled", cancelled)
             $0.number("avoided", avoided)
             $0.number("overtaken", overtaken)
+            $0.number("awakened", awakened)
+            $0.number("forgotten", forgotten)
+            $0.number("dormant", dormant)
             $0.number("waiting", waiting)
             $0.number("inFlight", inFlight)
             $0.number("unusedBytes", unusedBytes)

@@ -58,7 +58,7 @@ final class Queue: @unchecked Sendable {
     let context: UnsafeMutableRawPointer?
 
     let lock: UnsafeMutablePointer<pthread_mutex_t>
-    private let ready: UnsafeMutablePointer<pthread_cond_t>
+    private let ready = MonotonicCondition()
     /// Threads that sleep on `ready`.
     private let waiters = Atomic<Int>(0)
     private let phaseWord = Atomic<Int>(Phase.open.rawValue)
@@ -110,13 +110,7 @@ final class Queue: @unchecked Sendable {
             slots[index].next = index + 1 < capacity ? Int32(index + 1) : -1
         }
         lock = .allocate(capacity: 1)
-        ready = .allocate(capacity: 1)
         pthread_mutex_init(lock, nil)
-        var attributes = pthread_condattr_t()
-        pthread_condattr_init(&attributes)
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)
-        pthread_cond_init(ready, &attributes)
-        pthread_condattr_destroy(&attributes)
         made = CallbackTarget(
             store.store, take: { [unowned self] in take($0) },
             taken: { [unowned self] in publish() })
@@ -125,9 +119,8 @@ final class Queue: @unchecked Sendable {
     deinit {
         // Whoever has the handle, a call or an operation under way holds the queue: nobody does.
         closeDescriptor()
-        pthread_cond_destroy(ready)
+        ready.destroy()
         pthread_mutex_destroy(lock)
-        ready.deallocate()
         lock.deallocate()
         slots.deallocate()
         local.deallocate()
@@ -225,12 +218,9 @@ final class Queue: @unchecked Sendable {
     /// Until something waits, the time is over, or the queue closes.
     private func sleep(_ nanoseconds: UInt64) {
         let (sum, overflow) = store.store.monotonicNanoseconds.addingReportingOverflow(nanoseconds)
-        let end = overflow ? UInt64(Int64.max) : min(sum, UInt64(Int64.max))
-        var until = timespec(tv_sec: Int(end / 1_000_000_000), tv_nsec: Int(end % 1_000_000_000))
+        let end = overflow ? UInt64.max : sum
         waiters.add(1, ordering: .sequentiallyConsistent)
-        while waiting == 0, phase == .open {
-            if pthread_cond_timedwait(ready, lock, &until) == ETIMEDOUT { break }
-        }
+        while waiting == 0, phase == .open, ready.wait(lock, until: end) {}
         waiters.subtract(1, ordering: .sequentiallyConsistent)
     }
 
@@ -238,7 +228,7 @@ final class Queue: @unchecked Sendable {
     private func sleep(until condition: () -> Bool) {
         pthread_mutex_lock(lock)
         waiters.add(1, ordering: .sequentiallyConsistent)
-        while !condition() { pthread_cond_wait(ready, lock) }
+        while !condition() { ready.wait(lock) }
         waiters.subtract(1, ordering: .sequentiallyConsistent)
         pthread_mutex_unlock(lock)
     }
@@ -247,7 +237,7 @@ final class Queue: @unchecked Sendable {
     private func wake() {
         guard waiters.load(ordering: .sequentiallyConsistent) > 0 else { return }
         pthread_mutex_lock(lock)
-        pthread_cond_broadcast(ready)
+        ready.broadcast()
         pthread_mutex_unlock(lock)
     }
 
@@ -347,7 +337,7 @@ final class Queue: @unchecked Sendable {
         pthread_mutex_lock(lock)
         phaseWord.store(Phase.closed.rawValue, ordering: .sequentiallyConsistent)
         closeDescriptor()
-        pthread_cond_broadcast(ready)
+        ready.broadcast()
         pthread_mutex_unlock(lock)
     }
 

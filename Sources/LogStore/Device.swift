@@ -19,6 +19,11 @@ package enum DeviceState: UInt8, Sendable {
     var isPresent: Bool { self != .absent && self != .struck }
 }
 
+extension LogStore {
+    /// The directories of the members that are here.
+    package var presentPaths: [String] { devices.filter { $0.state.isPresent }.map(\.path) }
+}
+
 package struct Device {
     package let index: Int
     package let path: String

@@ -26,8 +26,7 @@ extension LogStore {
             writeRecords(
                 owner: operation, version: view.descriptor.version,
                 supersede: view.descriptor.flags.contains(.supersede),
-                only: StreamKind(rawValue: segments[reclaimers[device].segment].stream)
-                    .flatMap { $0 == .recordsA || $0 == .recordsB ? $0 : nil })
+                only: streamOfTwin(reclaimers[device].segment))
         else {
             operations.give(operation)
             return false
@@ -35,6 +34,16 @@ extension LogStore {
         statistics.carriedRecords += 1
         reclaimers[device].pending += 1
         return true
+    }
+
+    /// The one stream that a record of a segment is carried on into, its twin being elsewhere; nil
+    /// where it is to have two copies again.
+    private func streamOfTwin(_ segment: UInt32) -> StreamKind? {
+        if segments[segment].lacksTwins, spreading.homes.first != spreading.homes.second {
+            return nil
+        }
+        return StreamKind(rawValue: segments[segment].stream)
+            .flatMap { $0 == .recordsA || $0 == .recordsB ? $0 : nil }
     }
 
     /// Both copies of a carried record have been written: it counts when flushed.

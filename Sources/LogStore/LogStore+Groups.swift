@@ -137,6 +137,11 @@ extension LogStore {
         let bytes = Int(operations[operation].storedPages) * Self.pageBytes
         let isRecord = operations[operation].kind == .record
         let direct = !isRecord && writesDirect(operation, bytes: bytes)
+        if operations[operation].isRewrite {
+            // In the order that they were asked for, also where some are written directly.
+            let other = direct ? streams[stream].gathering : streams[stream].direct
+            if other >= 0 { guard seal(other) else { return false } }
+        }
         var group = direct ? streams[stream].direct : streams[stream].gathering
         if group >= 0, !fits(operation, bytes: bytes, groups[Int(group)]) {
             guard seal(group) else { return false }
@@ -155,7 +160,7 @@ extension LogStore {
     private func writesDirect(_ operation: Int32, bytes: Int) -> Bool {
         let slot = operations.slots + Int(operation)
         if bytes > configuration.groupBytes { return true }
-        guard bytes >= configuration.bypassBytes else { return false }
+        guard bytes >= configuration.bypassBytes, !slot.pointee.isRewrite else { return false }
         if slot.pointee.sourceIsImage { return true }
         return slot.pointee.shardCount == 1
             && canWriteInPlace(slot.pointee.pieces, slot.pointee.pieceCount, slot.pointee.length)
@@ -356,6 +361,7 @@ extension LogStore {
             statistics.recordsTogether += UInt64(groups[Int(group)].operations.count)
             endGroup(group) { operation in
                 operations[operation].phase = .waitingForGroup
+                operations[operation].besideTwin = true
                 streams[other].queue.append(operation, operations)
             }
             return
@@ -439,6 +445,11 @@ extension LogStore {
             if slot.pointee.kind == .record {
                 slot.pointee.page = first
                 state.pointee.hasRecords = true
+                // Where there is but one member, twins lie beside each other.
+                if slot.pointee.besideTwin, devices.count > 1 {
+                    state.pointee.lacksTwins = true
+                    spreading.isWanted = true
+                }
             } else {
                 slot.pointee.page += valueBase
             }

@@ -178,7 +178,12 @@ extension LogStore {
             delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
         case .strike(let token, let device):
             // Not before: what is no longer kept for it would be gone, were it a member still.
-            if durable { devices[device].leave(.struck) }
+            if durable {
+                devices[device].leave(.struck)
+                spreading.memberIsGone = true
+                spreading.isWanted = true
+                spreading.lookAt = 0
+            }
             delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))
         case .change(let token):
             delegate?.finished(Outcome(token: token, status: durable ? .done : .failed))

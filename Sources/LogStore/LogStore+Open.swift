@@ -27,6 +27,8 @@ package struct OpenDamage: Sendable {
     package var damagedCopies = 0
     package var absentDevices = 0
     package var staleDevices = 0
+    /// Members that came back and start empty: struck, or stale in a cache.
+    package var emptiedDevices = 0
 }
 
 package enum StoreFiles {
@@ -73,6 +75,7 @@ extension LogStore {
         // In `strict` nothing is written before it is known that the store is taken.
         manifestState.dirty = !readOnly && configuration.openMode != .strict
         statistics.damage = parts.damage
+        spreading.memberIsGone = parts.damage.emptiedDevices > 0
         recovery = Recovery(store: self, startedAt: clock.monotonic)
     }
 
@@ -386,7 +389,10 @@ struct Opener {
             var device = Device(index: index, path: member.path, id: devices[index].id)
             device.directory = member.directory
             device.manifestFile = try manifestFile(member)
-            if struck { removeSegments(member) }
+            if struck {
+                removeSegments(member)
+                damage.emptiedDevices += 1
+            }
             devices[index] = device
             names[index] = struck ? [] : member.names
         }

@@ -55,6 +55,34 @@ extension LogStore {
         devices.indices.contains { devices[$0].takesWrites && victim($0) != nil }
     }
 
+    /// Seals the segments that blocks are written to: what is dead in them can go then, and what is
+    /// rewritten next does not lie among it. Where something is under way it is left.
+    package func sealBlocks() {
+        for stream in streams.indices where !streams[stream].isRecords && isAtRest(stream) {
+            closeSegment(stream)
+        }
+    }
+
+    /// Seals the segments of records that no value is old enough to need. False: there are none.
+    package func sealNeedlessRecords() -> Bool {
+        var found = false
+        for stream in streams.indices where streams[stream].isRecords && isAtRest(stream) {
+            guard let segment = streams[stream].segment, segments[segment].recordCount > 0,
+                segments[segment].minValueVersion == UInt64.max,
+                oldestValue(except: segment) >= segments[segment].maxVersion
+            else { continue }
+            closeSegment(stream)
+            found = true
+        }
+        return found
+    }
+
+    private func isAtRest(_ stream: Int) -> Bool {
+        streams[stream].segment != nil && streams[stream].groupsInFlight == 0
+            && streams[stream].waiting < 0 && streams[stream].gathering < 0
+            && streams[stream].direct < 0 && streams[stream].queue.isEmpty
+    }
+
     /// Clean segments of a device, those not made yet included, that rewriting may take.
     package func spareSegments(_ device: Int) -> Int {
         var made = reclaimers[device].clean.count

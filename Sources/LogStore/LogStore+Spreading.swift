@@ -2,7 +2,9 @@
 // either of them. What is recorded while a member is out has both its copies on those that are
 // left. Once there are two members again, the segments that hold such copies are emptied like any
 // victim: what is still needed is carried on into its stream, which then writes to the other
-// member, and is flushed before the segment is used again.
+// member, and is flushed before the segment is used again. The same goes for copies that found no
+// room but beside their twins, and for those whose twins lay on a member that has been struck or
+// that came back empty: of these both copies are written.
 //
 // Invariant: no copy goes before another is flushed, so a crash at any point leaves two of them.
 // A segment is emptied for this once only: its stream does not write beside the twins again.
@@ -14,6 +16,10 @@ struct Spreading {
     var homes = RecordHomes(first: -1, second: -1)
     /// Some segment may hold records beside their twins.
     var isWanted = false
+    /// A member is gone with its copies of the records: whatever the others have may lack its twin.
+    var memberIsGone = false
+    /// It has been looked, since the opening, for records whose twins are nowhere.
+    var hasLooked = false
     /// Monotonic time before which it is not looked again, unless something has ended.
     var lookAt: UInt64 = 0
 }
@@ -36,9 +42,9 @@ extension LogStore {
     package var recordsAreSpread: Bool {
         guard devices.count(where: { $0.state != .struck }) > 1 else { return true }
         let homes = recordHomes
-        guard recovery == nil, !anyMemberAway, homes.first != homes.second, !missesEpochs else {
-            return false
-        }
+        guard recovery == nil, !anyMemberAway, homes.first != homes.second, !missesEpochs,
+            !spreading.memberIsGone
+        else { return false }
         var spread = true
         segments.forEach { if liesBesideTwins($0, homes) { spread = false } }
         return spread
@@ -49,8 +55,14 @@ extension LogStore {
     /// stream with records of the same time. Of two such segments on a third member both go.
     func liesBesideTwins(_ id: UInt32, _ homes: RecordHomes) -> Bool {
         guard homes.first != homes.second, let kind = recordKind(id) else { return false }
+        if segments[id].lacksTwins { return true }
         let device = SegmentTable.device(id)
         guard device != (kind == .recordsA ? homes.first : homes.second) else { return false }
+        return hasTwins(id, kind, on: device)
+    }
+
+    /// Whether a device has a segment of the other stream with records of the same time.
+    private func hasTwins(_ id: UInt32, _ kind: StreamKind, on device: Int) -> Bool {
         let state = segments.pointer(id)
         for local in 0..<segments.counts[device] {
             let other = SegmentTable.id(device: device, local: local)
@@ -62,6 +74,24 @@ extension LogStore {
             }
         }
         return false
+    }
+
+    /// Marks the segments whose records may lack their twins: all of them where a member is gone
+    /// for good, and after an opening those that have no other stream's segment of the same time,
+    /// since a member may have gone shortly before a crash.
+    private func markLostTwins() {
+        guard spreading.memberIsGone || !spreading.hasLooked else { return }
+        let all = spreading.memberIsGone
+        spreading.memberIsGone = false
+        spreading.hasLooked = true
+        segments.forEach { id in
+            guard let kind = recordKind(id) else { return }
+            guard all || !devices.indices.contains(where: { hasTwins(id, kind, on: $0) }) else {
+                return
+            }
+            segments[id].lacksTwins = true
+            spreading.isWanted = true
+        }
     }
 
     /// The stream of a segment that holds records, if it does.
@@ -88,6 +118,7 @@ extension LogStore {
             spreading.isWanted = true
             spreading.lookAt = 0
         }
+        if recovery == nil, !anyMemberAway, homes.first != homes.second { markLostTwins() }
         guard spreading.isWanted, !anyMemberAway, clock.monotonic >= spreading.lookAt else {
             return
         }
@@ -107,6 +138,7 @@ extension LogStore {
     private func sealWhatLiesBesideTwins(_ homes: RecordHomes) {
         for stream in streams.indices where streams[stream].isRecords {
             guard let segment = streams[stream].segment, liesBesideTwins(segment, homes),
+                !segments[segment].lacksTwins || hasRoomForTwins(homes.first, homes.second),
                 streams[stream].groupsInFlight == 0, streams[stream].waiting < 0,
                 streams[stream].gathering < 0, streams[stream].queue.isEmpty
             else { continue }

@@ -29,6 +29,7 @@ extension LogStore {
         if hasRecordRoom(.recordsA, first, pages) && hasRecordRoom(.recordsB, second, pages) {
             return true
         }
+        if spreads, segment.lacksTwins { return hasRoomForTwins(first, second) }
         if spreads {
             let target = segment.stream == StreamKind.recordsA.rawValue ? first : second
             return reclaimers[target].clean.count >= 2
@@ -36,6 +37,13 @@ extension LogStore {
         if segment.minVersion > oldest { return false }
         if first == second { return reclaimers[first].clean.count >= 2 }
         return !reclaimers[first].clean.isEmpty && !reclaimers[second].clean.isEmpty
+    }
+
+    /// Whether both members have segments for copies of records that lack their twins: without them
+    /// one would end beside the other once more.
+    func hasRoomForTwins(_ first: Int, _ second: Int) -> Bool {
+        (reclaimers[first].clean.count >= 2 || canCreate(first))
+            && (reclaimers[second].clean.count >= 2 || canCreate(second))
     }
 
     /// Cache mode: where segments of records pile up because an old value still lies in an open

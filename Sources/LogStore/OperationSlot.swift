@@ -53,6 +53,8 @@ package struct OperationSlot {
     var aligned = false
     /// A record that says "versions below are dead, a newer value exists" and not "deleted".
     var supersede = false
+    /// A record that found no room in its own stream and goes beside its twin.
+    var besideTwin = false
     var tableFromImage = false
     var pagesMode = false
     /// A put of a present key that waits for that copy's flush; a replace whose new value is

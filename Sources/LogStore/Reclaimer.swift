@@ -200,7 +200,7 @@ extension LogStore {
         return false
     }
 
-    private func canCreate(_ device: Int) -> Bool {
+    func canCreate(_ device: Int) -> Bool {
         !devices[device].full && reclaimers[device].nextLocal < segments.counts[device]
     }
 

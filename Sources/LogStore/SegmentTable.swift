@@ -72,6 +72,9 @@ package struct Segment {
     /// It has the older value of a key whose newer one was found at open and is not known to be
     /// flushed: it is not emptied before that.
     package var holdsContested: Bool = false
+    /// Records in it may have no copy on another member: their twins lie here as well, or lay on a
+    /// member that is gone for good. They are carried on into both streams.
+    package var lacksTwins: Bool = false
     package init() {}
 }
 

@@ -40,6 +40,12 @@ extension LogStore {
         return until > 0 && clock.monotonic < until &+ WritePacer.lingering
     }
 
+    /// Whether somebody waits for a device now.
+    package var demandIsUnderWay: Bool {
+        for pacer in pacers where pacer.reads > 0 { return true }
+        return false
+    }
+
     /// Whether somebody waits for a device, or did until a moment ago.
     package var demandWaits: Bool {
         for pacer in pacers where pacer.reads > 0 { return true }

@@ -21,6 +21,14 @@ package struct PrefetchConfiguration: Sendable {
     package var blocks = 1 << 15
     /// Requests of which blocks wait, are being brought or lie unused.
     package var requests = 1 << 12
+    /// Blocks of which is remembered what followed them; 64 bytes each, in use only where
+    /// successors are predicted.
+    package var successors = 1 << 16
+    /// Parts of blocks of which is remembered how often they were picked; 16 bytes each, in use
+    /// only where layers are guessed.
+    package var picks = 1 << 15
+    /// What guesses about layers may bring, in multiples of what is missed.
+    package var layerBudget = 1.0
     /// Prefetches under way at once.
     package var operations = 64
     /// Bytes under way at once, while nobody waits for the device.

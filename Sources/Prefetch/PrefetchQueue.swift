@@ -1,13 +1,22 @@
-// PrefetchQueue: the blocks that wait to be brought, those under way, and the requests that want
-// them. Blocks of a request keep the order of its chain; among requests the one due first goes
-// first, and of equal ones the one that came first. All of it is fixed at open: what has no room is
-// refused, and the caller counts it.
+// PrefetchQueue: the blocks that wait to be brought, those under way, those that need not be
+// brought as things are (PrefetchQueue+Dormant), and the requests that want them. Blocks of a
+// request keep the order of its chain; among requests the one due first goes first, and of equal
+// ones the one that came first. All of it is fixed at open: what has no room is refused, and the
+// caller counts it.
 //
-// Invariants: a fingerprint is in the queue at most once; a request is in the heap exactly while it
-// has waiting blocks; every block belongs to one request.
+// Invariants: of a fingerprint at most one block waits or is under way; a request is in the heap
+// exactly while it has waiting blocks; every block belongs to one request.
 
 import LogStore
 import SegmentFormat
+import Staging
+
+enum BlockState: UInt8 {
+    case waiting
+    case inFlight
+    /// In staging, or not stored yet: looked at again when that changes.
+    case dormant
+}
 
 /// A block that is wanted.
 struct QueuedBlock {
@@ -19,20 +28,35 @@ struct QueuedBlock {
     /// Of the namespace's instance, which a purge changes.
     var instanceLow: UInt32 = 0
     var predictor = PredictorKind.chain
-    var isInFlight = false
+    var state = BlockState.waiting
     /// Where it is read from while it is under way.
     var device: UInt8 = 0
     /// Place in the pool of long keys, -1 for none.
     var longKey: Int32 = -1
     var request: Int32 = -1
-    /// In the request's waiting list.
+    /// In the request's waiting list, or in that of all dormant blocks, in the order in which they
+    /// became so.
     var next: Int32 = -1
     var previous: Int32 = -1
+    /// In the request's list of dormant blocks.
+    var nextOfRequest: Int32 = -1
+    var previousOfRequest: Int32 = -1
     var hashNext: Int32 = -1
     /// Value bytes reserved while it is under way.
     var bytes: UInt32 = 0
     /// When somebody asked for it while it was under way, 0 for nobody.
     var demanded: UInt64 = 0
+    /// When it was hinted.
+    var came: UInt64 = 0
+    /// The run of shards that is wanted, a count of 0 for all; `fingerprint` is the part's then.
+    var firstShard: UInt16 = 0
+    var shardCount: UInt16 = 0
+    /// The block's own.
+    var blockFingerprint: Fingerprint {
+        shardCount == 0 ? fingerprint : fingerprint.part(Int(firstShard), Int(shardCount))
+    }
+
+    var isInFlight: Bool { state == .inFlight }
 }
 
 struct QueuedRequest {
@@ -42,9 +66,10 @@ struct QueuedRequest {
     var order: UInt64 = 0
     var head: Int32 = -1
     var tail: Int32 = -1
+    var firstDormant: Int32 = -1
     /// First unused resident of it; kept by the prefetcher.
     var marks: Int32 = -1
-    /// Blocks waiting, under way, and unused residents.
+    /// Blocks in the queue, and unused residents.
     var uses: Int32 = 0
     var heapAt: Int32 = -1
     var hashNext: Int32 = -1
@@ -62,6 +87,9 @@ final class PrefetchQueue {
     let requestCapacity: Int
     private(set) var waiting = 0
     private(set) var inFlight = 0
+    var dormant = 0
+    var oldestDormant: Int32 = -1
+    var newestDormant: Int32 = -1
     private var freeBlock: Int32 = 0
     private var freeRequest: Int32 = 0
     private(set) var requestCount = 0
@@ -167,7 +195,7 @@ final class PrefetchQueue {
         return index
     }
 
-    private func setDue(_ request: Int32, _ due: UInt64) {
+    func setDue(_ request: Int32, _ due: UInt64) {
         guard requests[Int(request)].due != due else { return }
         requests[Int(request)].due = due
         let at = requests[Int(request)].heapAt
@@ -209,19 +237,33 @@ final class PrefetchQueue {
 
     // MARK: Blocks
 
+    /// The first block in the fingerprint's place of the hash table; others by `hashNext`.
+    @inline(__always)
+    func hashed(_ fingerprint: Fingerprint) -> Int32 {
+        blockHash[Int(truncatingIfNeeded: fingerprint.lo) & blockMask]
+    }
+
+    /// The block that waits or is under way.
     func find(_ fingerprint: Fingerprint) -> Int32 {
-        var at = blockHash[Int(truncatingIfNeeded: fingerprint.lo) & blockMask]
+        var at = hashed(fingerprint)
         while at >= 0 {
-            if blocks[Int(at)].fingerprint == fingerprint { return at }
-            at = blocks[Int(at)].hashNext
+            let block = blocks + Int(at)
+            if block.pointee.state != .dormant, block.pointee.fingerprint == fingerprint {
+                return at
+            }
+            at = block.pointee.hashNext
         }
         return -1
     }
 
-    /// Puts a block behind the request's others. False: no room for it.
+    var isFull: Bool { freeBlock < 0 }
+
+    /// Puts a block behind the request's others, or with `state` dormant to what sleeps. False: no
+    /// room for it.
     func append(
         _ request: Int32, _ fingerprint: Fingerprint, _ key: UnsafeRawBufferPointer,
-        namespaceSlot: UInt16, instance: UInt64, _ predictor: PredictorKind
+        namespaceSlot: UInt16, instance: UInt64, _ predictor: PredictorKind, now: UInt64,
+        state: BlockState = .waiting, part: (first: UInt16, count: UInt16) = (0, 0)
     ) -> Bool {
         guard freeBlock >= 0, key.count <= FormatConstants.maxKeyBytes,
             let source = key.baseAddress, key.count > 0
@@ -238,12 +280,20 @@ final class PrefetchQueue {
         block.pointee = QueuedBlock(
             fingerprint: fingerprint, keyLength: UInt16(key.count), namespaceSlot: namespaceSlot,
             instanceLow: UInt32(truncatingIfNeeded: instance), predictor: predictor,
-            longKey: long, request: request)
+            longKey: long, request: request, came: now, firstShard: part.first,
+            shardCount: part.count)
         keyMemory(index).copyMemory(from: source, byteCount: key.count)
         let bucket = Int(truncatingIfNeeded: fingerprint.lo) & blockMask
         block.pointee.hashNext = blockHash[bucket]
         blockHash[bucket] = index
-        let owner = requests + Int(request)
+        requests[Int(request)].uses += 1
+        if state == .dormant { linkDormant(index) } else { linkLast(index) }
+        return true
+    }
+
+    private func linkLast(_ index: Int32) {
+        let block = blocks + Int(index)
+        let owner = requests + Int(block.pointee.request)
         block.pointee.previous = owner.pointee.tail
         if owner.pointee.tail >= 0 {
             blocks[Int(owner.pointee.tail)].next = index
@@ -251,10 +301,8 @@ final class PrefetchQueue {
             owner.pointee.head = index
         }
         owner.pointee.tail = index
-        owner.pointee.uses += 1
         waiting += 1
-        if owner.pointee.heapAt < 0 { push(request) }
-        return true
+        if owner.pointee.heapAt < 0 { push(block.pointee.request) }
     }
 
     private func keyMemory(_ index: Int32) -> UnsafeMutableRawPointer {
@@ -277,16 +325,29 @@ final class PrefetchQueue {
     /// The block's reading begins.
     func begin(_ index: Int32) {
         unlink(index)
-        blocks[Int(index)].isInFlight = true
+        blocks[Int(index)].state = .inFlight
         inFlight += 1
     }
 
     /// The block waits again, before the request's others.
     func putBack(_ index: Int32) {
+        inFlight -= 1
+        linkFirst(index)
+    }
+
+    /// The block's reading has ended well: it need not be brought again while it stays.
+    func putToSleep(_ index: Int32) {
+        inFlight -= 1
+        blocks[Int(index)].bytes = 0
+        blocks[Int(index)].demanded = 0
+        linkDormant(index)
+    }
+
+    /// A block that is in no list comes before the request's others.
+    func linkFirst(_ index: Int32) {
         let block = blocks + Int(index)
         let owner = requests + Int(block.pointee.request)
-        block.pointee.isInFlight = false
-        inFlight -= 1
+        block.pointee.state = .waiting
         block.pointee.previous = -1
         block.pointee.next = owner.pointee.head
         if owner.pointee.head >= 0 {
@@ -299,11 +360,15 @@ final class PrefetchQueue {
         if owner.pointee.heapAt < 0 { push(block.pointee.request) }
     }
 
-    /// Takes the block out, waiting or under way; its request keeps one use less, and is not freed
+    /// Takes the block out, whatever its state; its request keeps one use less, and is not freed
     /// here, so that the caller may still look at it.
     func remove(_ index: Int32) {
         let block = blocks + Int(index)
-        if block.pointee.isInFlight { inFlight -= 1 } else { unlink(index) }
+        switch block.pointee.state {
+        case .waiting: unlink(index)
+        case .inFlight: inFlight -= 1
+        case .dormant: unlinkDormant(index)
+        }
         let bucket = Int(truncatingIfNeeded: block.pointee.fingerprint.lo) & blockMask
         if blockHash[bucket] == index {
             blockHash[bucket] = block.pointee.hashNext
@@ -322,7 +387,7 @@ final class PrefetchQueue {
         freeBlock = index
     }
 
-    private func unlink(_ index: Int32) {
+    func unlink(_ index: Int32) {
         let block = blocks + Int(index)
         let request = block.pointee.request
         let owner = requests + Int(request)

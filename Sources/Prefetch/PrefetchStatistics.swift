@@ -44,14 +44,22 @@ package struct PrefetchStatistics: Sendable {
     package var hintedTwice: UInt64 = 0
     /// Keys that the bounded tables had no room for.
     package var overflowed: UInt64 = 0
+    /// Keys hinted with too little confidence.
+    package var unsure: UInt64 = 0
     /// Taken back before their reading began.
     package var cancelled: UInt64 = 0
     /// Not brought, because their device did badly.
     package var avoided: UInt64 = 0
     /// Asked for before their reading began.
     package var overtaken: UInt64 = 0
+    /// Hinted blocks that were looked at again and had to be brought after all, and those that the
+    /// queue no longer remembers.
+    package var awakened: UInt64 = 0
+    package var forgotten: UInt64 = 0
     /// Gauges.
     package var waiting = 0
+    /// Hinted and not to be brought as things are.
+    package var dormant = 0
     package var inFlight = 0
     package var unusedBytes = 0
     package init() {}

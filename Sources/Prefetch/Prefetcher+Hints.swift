@@ -8,11 +8,13 @@ extension Prefetcher {
     package func hint(_ hint: Hint, keys: UnsafeBufferPointer<UnsafeRawBufferPointer>) {
         switch hint.kind {
         case .chain: chain(hint, keys)
+        case .pages: pages(hint, keys)
+        case .progress: progress(hint)
         case .cancel: cancel(hint.request)
         case .release:
             guard log.namespaces.isLive(hint.namespaceSlot) else { return }
             for key in keys { release(log.fingerprint(hint.namespaceSlot, key)) }
-        case .pages, .progress, .session, .touched: break
+        case .session, .touched: break
         }
     }
 
@@ -23,7 +25,7 @@ extension Prefetcher {
         else { return }
         // Not known: first come, first served, among those that are due at once.
         let due = hint.due == 0 ? log.clock.monotonic : hint.due
-        let request = queue.request(hint.request, due: due)
+        let request = request(hint.request, due: due)
         guard request >= 0 else {
             counts.overflowed += UInt64(keys.count)
             return
@@ -31,16 +33,19 @@ extension Prefetcher {
         queue.retain(request)
         for key in keys {
             let fingerprint = log.fingerprint(hint.namespaceSlot, key)
-            let wanted = want(
-                request, fingerprint, key, namespaceSlot: hint.namespaceSlot, .chain)
-            switch wanted {
-            case .queued: break
-            case .absent: counts.hintedAbsent += 1
-            case .resident: counts.hintedResident += 1
-            case .twice: counts.hintedTwice += 1
-            case .overflowed: counts.overflowed += 1
-            }
+            count(want(request, fingerprint, key, namespaceSlot: hint.namespaceSlot, .chain))
         }
         queue.release(request)
+    }
+
+    /// What became of a hinted key.
+    func count(_ wanted: Wanted) {
+        switch wanted {
+        case .queued: break
+        case .absent: counts.hintedAbsent += 1
+        case .resident: counts.hintedResident += 1
+        case .twice: counts.hintedTwice += 1
+        case .overflowed: counts.overflowed += 1
+        }
     }
 }

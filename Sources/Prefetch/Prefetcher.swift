@@ -6,8 +6,8 @@
 //  - whatever is hinted, memory and time are bounded: a block is looked up once when it is hinted
 //    and once when it is begun, tables have fixed sizes, and what has no room is counted;
 //  - unused blocks and those under way hold at most a share of staging;
-//  - while somebody waits for a device, one prefetch at a time is under way, and all of
-//    them take at most a share of the bandwidth;
+//  - while somebody waits for a device, one prefetch at a time is under way, and all of them take
+//    at most a share of the bandwidth;
 //  - a hint never drops a copy: what proves wrong moves to the end that leaves first.
 
 import BlockIO
@@ -23,21 +23,42 @@ package final class Prefetcher {
     let queue: PrefetchQueue
     @exclusivity(unchecked) var unused: UnusedBlocks
     let displaced = DisplacedKeys()
-    private let raised = RaisedReads()
+    /// Not made where successors are not predicted.
+    @exclusivity(unchecked) var successors: SuccessorTable
+    let followsStreams: Bool
+    /// By stream, the queue's request that stands for it, -1 for none.
+    let streamRequests: UnsafeMutablePointer<Int32>
+    @exclusivity(unchecked) var pickTable: PickTable
+    @exclusivity(unchecked) var layerClock = LayerClock()
+    /// By layer, the queue's request that stands for guesses about it, -1 for none.
+    let layerRequests: UnsafeMutablePointer<Int32>
+    static let layerRequestCount = 64
+    /// The first shard asked for last, and steps counted by its falling.
+    @exclusivity(unchecked) var layerBefore: UInt32 = 0
+    @exclusivity(unchecked) var pickStep: UInt32 = 0
+    /// Nanoseconds from wanting a part to its being there.
+    @exclusivity(unchecked) var partTime: UInt64 = 0
+    let raised = RaisedReads()
     @exclusivity(unchecked) var counts = PrefetchStatistics()
     @exclusivity(unchecked) private var bucket: TokenBucket
     @exclusivity(unchecked) private var meter: BandwidthMeter
     /// By device, as what hangs on one that does badly is not to hold up the rest.
-    private let underWay = DeviceShares()
+    let underWay = DeviceShares()
     @exclusivity(unchecked) private var wake = UInt64.max
     /// No room was found: nothing is begun before, and how long the next such pause is.
-    @exclusivity(unchecked) private var pausedUntil: UInt64 = 0
-    @exclusivity(unchecked) private var pause: UInt64 = 0
+    @exclusivity(unchecked) var pausedUntil: UInt64 = 0
+    @exclusivity(unchecked) var pause: UInt64 = 0
     private let windowBytes: Int
     private var isStopped = false
 
     private static let shortestPause: UInt64 = 1_000_000
     private static let longestPause: UInt64 = 100_000_000
+    /// Dormant blocks that go at once, for one that needs room or because their time has passed.
+    static let mostForgotten = 16
+    /// How long a page is kept beyond its time, at the least; layers take less than steps.
+    private static let pagePatience: UInt64 = 50_000_000
+    /// How long a dormant block is kept at the most, however far off its due time, nanoseconds.
+    static let longestDormancy: UInt64 = 600_000_000_000
 
     /// Nil for a store without staging: there is nowhere to bring anything.
     package init?(_ staged: StagedStore, _ configuration: PrefetchConfiguration) {
@@ -48,6 +69,15 @@ package final class Prefetcher {
         log = staged.log
         queue = PrefetchQueue(blocks: configuration.blocks, requests: configuration.requests)
         unused = UnusedBlocks(capacity: arena.residentCapacity)
+        followsStreams = configuration.predictors.contains(.successor)
+        successors = SuccessorTable(entries: followsStreams ? configuration.successors : 1)
+        streamRequests = .allocate(capacity: SuccessorTable.streams)
+        streamRequests.initialize(repeating: -1, count: SuccessorTable.streams)
+        let guessesLayers = configuration.predictors.contains(.layer)
+        pickTable = PickTable(
+            entries: guessesLayers ? configuration.picks : 1, budget: configuration.layerBudget)
+        layerRequests = .allocate(capacity: Self.layerRequestCount)
+        layerRequests.initialize(repeating: -1, count: Self.layerRequestCount)
         bucket = TokenBucket(burstBytes: configuration.burstBytes)
         meter = BandwidthMeter(assumed: configuration.assumedBandwidth)
         windowBytes = arena.slabCount * arena.slabBytes / configuration.windowShare
@@ -58,6 +88,11 @@ package final class Prefetcher {
         displaced.deallocate()
         raised.deallocate()
         underWay.deallocate()
+        successors.deallocate()
+        streamRequests.deallocate()
+        pickTable.deallocate()
+        layerClock.deallocate()
+        layerRequests.deallocate()
     }
 
     /// Bytes of memory that tables for so many residents take.
@@ -67,13 +102,19 @@ package final class Prefetcher {
         PrefetchQueue.memoryBytes(
             blocks: configuration.blocks, requests: configuration.requests)
             + UnusedBlocks.memoryBytes(residents) + DisplacedKeys.capacity * 8
-            + RaisedReads.memoryBytes
+            + RaisedReads.memoryBytes + 4 * SuccessorTable.streams
+            + (configuration.predictors.contains(.successor)
+                ? SuccessorTable.memoryBytes(entries: configuration.successors) : 0)
+            + (configuration.predictors.contains(.layer)
+                ? PickTable.memoryBytes(entries: configuration.picks) : 0)
+            + LayerClock.memoryBytes + 4 * Self.layerRequestCount
     }
 
     package var statistics: PrefetchStatistics {
         var made = counts
         made.waiting = queue.waiting
         made.inFlight = queue.inFlight
+        made.dormant = queue.dormant
         made.unusedBytes = unused.windowBytes
         return made
     }
@@ -95,24 +136,72 @@ package final class Prefetcher {
         case overflowed
     }
 
-    /// Puts the block into the queue unless it is there, in staging, or not stored at all.
+    /// Puts the block into the queue unless it is there, in staging, or not stored at all. What an
+    /// engine told is kept then, too, and looked at again when that changes.
     func want(
         _ request: Int32, _ fingerprint: Fingerprint, _ key: UnsafeRawBufferPointer,
         namespaceSlot: UInt16, _ predictor: PredictorKind
     ) -> Wanted {
-        if let found = arena.find(fingerprint.stagingKey) {
+        let isTold = predictor == .chain
+        if isTold, queue.has(request, fingerprint) { return .twice }
+        var found = Wanted.queued
+        if let resident = arena.find(fingerprint.stagingKey) {
             // It will be read: it must not leave before.
-            if found.state.isVisible { arena.touch(found.slot) }
-            return .resident
+            if isTold, resident.state.isVisible { arena.touch(resident.slot) }
+            found = .resident
+        } else {
+            let active = queue.find(fingerprint)
+            if active >= 0 {
+                // The one that needs it first is the one that waits for it.
+                let isLater = queue.due(active) > queue.requests[Int(request)].due
+                let mayGiveWay =
+                    queue.dormants(fingerprint).count < PrefetchQueue.dormantsABlock - 1
+                if !isTold || queue.blocks[Int(active)].isInFlight || !isLater || !mayGiveWay {
+                    found = .twice
+                } else {
+                    queue.sleepWaiting(active)
+                }
+            } else if log.lookup(fingerprint).entry.map({ $0.isDamaged }) ?? true {
+                found = .absent
+            }
         }
-        if queue.find(fingerprint) >= 0 { return .twice }
-        guard let entry = log.lookup(fingerprint).entry, !entry.isDamaged else { return .absent }
-        guard
-            queue.append(
-                request, fingerprint, key, namespaceSlot: namespaceSlot,
-                instance: log.namespaces.instance(namespaceSlot), predictor)
-        else { return .overflowed }
-        return .queued
+        if found != .queued {
+            if isTold { sleep(request, fingerprint, key, namespaceSlot: namespaceSlot, predictor) }
+            return found
+        }
+        let isTaken = append(request, fingerprint, key, namespaceSlot, predictor, .waiting)
+        return isTaken ? .queued : .overflowed
+    }
+
+    /// Puts a block into the queue, for which dormant ones may have to go.
+    func append(
+        _ request: Int32, _ fingerprint: Fingerprint, _ key: UnsafeRawBufferPointer,
+        _ namespaceSlot: UInt16, _ predictor: PredictorKind, _ state: BlockState,
+        part: (first: UInt16, count: UInt16) = (0, 0)
+    ) -> Bool {
+        let instance = log.namespaces.instance(namespaceSlot)
+        let now = log.clock.monotonic
+        for _ in 0..<Self.mostForgotten {
+            if queue.append(
+                request, fingerprint, key, namespaceSlot: namespaceSlot, instance: instance,
+                predictor, now: now, state: state, part: part)
+            {
+                return true
+            }
+            guard queue.oldestDormant >= 0 else { return false }
+            forget(queue.oldestDormant)
+        }
+        return false
+    }
+
+    /// The queue's request; those that only sleep make room for it.
+    func request(_ id: UInt64, due: UInt64) -> Int32 {
+        var made = queue.request(id, due: due)
+        for _ in 0..<Self.mostForgotten where made < 0 && queue.oldestDormant >= 0 {
+            forget(queue.oldestDormant)
+            made = queue.request(id, due: due)
+        }
+        return made
     }
 
     // MARK: Beginning
@@ -123,6 +212,7 @@ package final class Prefetcher {
     /// Begins what may begin now. Whether anything did.
     @discardableResult
     package func advance() -> Bool {
+        if queue.dormant > 0 { forgetAged() }
         guard queue.waiting > 0, !isStopped else { return false }
         let now = log.clock.monotonic
         meter.observe(total: log.statistics.readBytes, now: now)
@@ -133,12 +223,13 @@ package final class Prefetcher {
         }
         let share = configuration.demandShare * meter.bytesPerSecond
         bucket.fill(bytesPerSecond: share, now: now)
-        let waits = log.demandWaits
+        let lingers = log.demandWaits
         var begun = false
         while queue.first >= 0 {
             let (blocks, bytesInFlight) = underWay.sum(log)
-            if blocks >= (waits ? 1 : configuration.operations) { break }
             let index = queue.first
+            let waits = lingers && (!isUrgent(index) || log.demandIsUnderWay)
+            if blocks >= (waits ? 1 : configuration.operations) { break }
             guard let bytes = bytesWanted(index) else {
                 begun = true
                 continue
@@ -156,6 +247,13 @@ package final class Prefetcher {
         return begun
     }
 
+    /// Pages of a layer have less time than a moment after a demand read: they only give way to
+    /// those under way.
+    private func isUrgent(_ index: Int32) -> Bool {
+        let predictor = queue.blocks[Int(index)].predictor
+        return predictor == .pages || predictor == .layer
+    }
+
     /// What may be under way at once: little enough that a demand read that comes now does not
     /// stand behind more than some milliseconds of it, but always two blocks, to keep a
     /// device busy.
@@ -164,7 +262,7 @@ package final class Prefetcher {
         return min(configuration.bytesInFlight, max(2 * bytes, queued))
     }
 
-    /// Value bytes of a waiting block; nil if it is not worth bringing any more, and was taken out.
+    /// Value bytes of a waiting block; nil if it is not worth bringing now, and waits no more.
     private func bytesWanted(_ index: Int32) -> Int? {
         let block = queue.blocks + Int(index)
         let slot = block.pointee.namespaceSlot
@@ -172,13 +270,28 @@ package final class Prefetcher {
             log.namespaces.isLive(slot)
             && UInt32(truncatingIfNeeded: log.namespaces.instance(slot))
                 == block.pointee.instanceLow
-        if isLive, arena.find(block.pointee.fingerprint.stagingKey) == nil,
-            let entry = log.lookup(block.pointee.fingerprint).entry, !entry.isDamaged
+        let fingerprint = block.pointee.fingerprint
+        let whole = block.pointee.blockFingerprint
+        if isLive,
+            arena.find(fingerprint.stagingKey) != nil
+                || block.pointee.shardCount > 0 && arena.find(whole.stagingKey) != nil
         {
+            if block.pointee.predictor == .chain {
+                queue.sleepWaiting(index)
+                reconsider(fingerprint)
+            } else {
+                drop(index)
+            }
+            return nil
+        }
+        if isLive, let entry = log.lookup(whole).entry, !entry.isDamaged {
             let device = SegmentTable.device(entry.place.segment)
             if log.isHealthy(device) {
                 block.pointee.device = UInt8(truncatingIfNeeded: device)
-                return Int(entry.length)
+                let (shards, all) = (Int(block.pointee.shardCount), entry.shardCount)
+                // Of a part about its share.
+                return shards == 0 || shards >= all
+                    ? Int(entry.length) : max(1, Int(entry.length) / all * shards)
             }
             // Its device has enough to do with what somebody waits for.
             counts.avoided += 1
@@ -196,13 +309,15 @@ package final class Prefetcher {
         block.pointee.bytes = UInt32(bytes)
         underWay.add(block.pointee.device, bytes)
         let taken = staged.prefetch(
-            token: UInt64(index), block.pointee.fingerprint,
-            namespaceSlot: block.pointee.namespaceSlot, key: queue.key(index))
+            token: UInt64(index), block.pointee.blockFingerprint,
+            namespaceSlot: block.pointee.namespaceSlot, key: queue.key(index),
+            due: queue.due(index),
+            part: (Int(block.pointee.firstShard), Int(block.pointee.shardCount)))
         if !taken { putBack(index) }
         return pausedUntil == 0
     }
 
-    private func putBack(_ index: Int32) {
+    func putBack(_ index: Int32) {
         underWay.remove(queue.blocks[Int(index)])
         queue.putBack(index)
         pause = min(Self.longestPause, max(Self.shortestPause, 2 * pause))
@@ -235,7 +350,10 @@ package final class Prefetcher {
         let mark = unused.marks[Int(slot)]
         // A due time beyond the patience from now is no promise to keep a block that long.
         let due = min(max(mark.due, mark.came), mark.came &+ configuration.patience)
-        return due.addingReportingOverflow(configuration.patience).partialValue
+        let patience =
+            mark.predictor == .pages
+            ? max(Self.pagePatience, 8 * layerClock.layerTime) : configuration.patience
+        return due.addingReportingOverflow(min(patience, configuration.patience)).partialValue
     }
 
     private func displace(_ slot: Int32) {
@@ -251,28 +369,54 @@ package final class Prefetcher {
         queue.releaseIfUnused(request)
     }
 
-    /// What the request wanted will not be read: waiting blocks go, those under way and unused ones
-    /// move to the end that leaves first.
+    /// What the request wanted will not be read.
     func cancel(_ id: UInt64) {
         let request = queue.findRequest(id)
-        guard request >= 0 else { return }
+        if request >= 0 { takeBack(request) }
+    }
+
+    /// Waiting and dormant blocks go, those under way and unused ones move to the end that leaves
+    /// first, unless another request wants them, too.
+    func takeBack(_ request: Int32) {
         queue.retain(request)
-        while queue.requests[Int(request)].head >= 0 {
-            counts.cancelled += 1
-            queue.remove(queue.requests[Int(request)].head)
+        while queue.requests[Int(request)].firstDormant >= 0 {
+            let index = queue.requests[Int(request)].firstDormant
+            let fingerprint = queue.blocks[Int(index)].fingerprint
+            queue.remove(index)
+            reconsider(fingerprint)
         }
-        if queue.inFlight > 0 {
-            for index in 0..<Int32(queue.blockCapacity)
-            where queue.blocks[Int(index)].isInFlight && queue.blocks[Int(index)].request == request
-                && queue.blocks[Int(index)].demanded == 0
-            {
-                staged.cancelPrefetch(UInt64(index))
+        while queue.requests[Int(request)].head >= 0 {
+            let index = queue.requests[Int(request)].head
+            let fingerprint = queue.blocks[Int(index)].fingerprint
+            counts.cancelled += 1
+            queue.remove(index)
+            if queue.dormant > 0 { reconsider(fingerprint) }
+        }
+        for place in 0..<staged.prefetching {
+            let index = Int32(truncatingIfNeeded: staged.prefetchToken(place))
+            let block = queue.blocks[Int(index)]
+            guard block.request == request, block.demanded == 0 else { continue }
+            let other = queue.dormants(block.fingerprint).first
+            if other >= 0 {
+                queue.handOver(index, to: other)
+            } else {
+                staged.abandonPrefetch(place)
             }
         }
         while queue.requests[Int(request)].marks >= 0 {
             let slot = queue.requests[Int(request)].marks
-            arena.demote(ResidentSlot(slot))
-            waste(unused.unmark(slot, in: queue))
+            let mark = unused.unmark(slot, in: queue)
+            let key = arena.key(ResidentSlot(slot))
+            let other = queue.dormants(Fingerprint(hi: key.hi, lo: key.lo)).first
+            if other >= 0 {
+                var kept = mark
+                kept.request = queue.blocks[Int(other)].request
+                kept.due = queue.due(other)
+                unused.mark(slot, kept, in: queue)
+            } else {
+                arena.demote(ResidentSlot(slot))
+                waste(mark)
+            }
         }
         queue.release(request)
     }
@@ -280,6 +424,7 @@ package final class Prefetcher {
     /// The block is not needed soon.
     func release(_ fingerprint: Fingerprint) {
         let index = queue.find(fingerprint)
+        while case let dormant = queue.dormants(fingerprint).first, dormant >= 0 { forget(dormant) }
         if index >= 0 {
             if queue.blocks[Int(index)].isInFlight {
                 staged.cancelPrefetch(UInt64(index))
@@ -293,115 +438,10 @@ package final class Prefetcher {
         arena.demote(found.slot)
     }
 
-    private func waste(_ mark: UnusedBlock) {
+    func waste(_ mark: UnusedBlock) {
         counts.change(mark.predictor) {
             $0.wasted += 1
             $0.wastedBytes += UInt64(mark.bytes)
         }
-    }
-}
-
-extension Prefetcher: AccessObserver {
-    package func accessed(_ access: Access) {
-        switch access.kind {
-        case .resident, .touch: if unused.isMarked(access.resident) { used(access.resident) }
-        case .joined:
-            let index = queue.find(access.fingerprint)
-            if index >= 0, queue.blocks[Int(index)].demanded == 0 {
-                queue.blocks[Int(index)].demanded = max(1, log.clock.monotonic)
-            }
-        case .device:
-            if displaced.remove(access.fingerprint.hi, access.fingerprint.lo) {
-                counts.pollution += 1
-            }
-            if let predictor = overtake(access.fingerprint) {
-                raised.insert(access.fingerprint, predictor, now: log.clock.monotonic)
-            } else {
-                counts.demandMisses += 1
-            }
-        case .miss, .put: _ = overtake(access.fingerprint)
-        }
-    }
-
-    /// Somebody was faster: a waiting block need not be brought. Who had asked for it.
-    private func overtake(_ fingerprint: Fingerprint) -> PredictorKind? {
-        guard queue.waiting > 0 else { return nil }
-        let index = queue.find(fingerprint)
-        guard index >= 0, !queue.blocks[Int(index)].isInFlight else { return nil }
-        let predictor = queue.blocks[Int(index)].predictor
-        counts.overtaken += 1
-        drop(index)
-        return predictor
-    }
-
-    /// A raised read was foretold rightly and came late by all of its own time.
-    package func deviceReadEnded(_ fingerprint: Fingerprint, bytes: UInt32, isHit: Bool) {
-        guard counts.overtaken > 0, let read = raised.remove(fingerprint) else { return }
-        guard isHit else {
-            counts.demandMisses += 1
-            return
-        }
-        counts.change(read.predictor) {
-            $0.issued += 1
-            $0.issuedBytes += UInt64(bytes)
-            $0.useful += 1
-        }
-        counts.lateness.record(log.clock.monotonic - read.since)
-    }
-
-    private func used(_ slot: Int32) {
-        let mark = unused.unmark(slot, in: queue)
-        arena.setAwaited(ResidentSlot(slot), false)
-        counts.change(mark.predictor) {
-            $0.useful += 1
-            $0.timely += 1
-        }
-        counts.lateness.record(0)
-    }
-
-    package func prefetchEnded(
-        _ token: UInt64, _ status: Status, resident: Int32, bytes: UInt32
-    ) {
-        let index = Int32(truncatingIfNeeded: token)
-        let block = queue.blocks[Int(index)]
-        if status == .throttled {
-            putBack(index)
-            return
-        }
-        underWay.remove(block)
-        (pause, pausedUntil) = (0, 0)
-        let isIssued = status != .alreadyPresent && bytes > 0
-        if isIssued {
-            counts.change(block.predictor) {
-                $0.issued += 1
-                $0.issuedBytes += UInt64(bytes)
-            }
-        }
-        switch status {
-        case .hit where block.demanded > 0:
-            let late = log.clock.monotonic - block.demanded
-            counts.change(block.predictor) { $0.useful += 1 }
-            counts.lateness.record(late)
-        case .hit:
-            arena.setAwaited(ResidentSlot(resident), true)
-            unused.mark(
-                resident,
-                UnusedBlock(
-                    predictor: block.predictor, bytes: bytes, request: block.request,
-                    due: queue.requests[Int(block.request)].due, came: log.clock.monotonic),
-                in: queue)
-        case .cancelled where resident >= 0:
-            waste(UnusedBlock(predictor: block.predictor, bytes: bytes))
-        case .alreadyPresent: counts.hintedResident += 1
-        default: if isIssued { counts.change(block.predictor) { $0.failed += 1 } }
-        }
-        drop(index)
-    }
-
-    package func residentLeft(
-        _ resident: Int32, _ key: StagingKey, _ departure: ResidentDeparture
-    ) {
-        if departure == .evictedForPrefetch { displaced.insert(key.hi, key.lo) }
-        if unused.isMarked(resident) { waste(unused.unmark(resident, in: queue)) }
     }
 }

@@ -69,19 +69,27 @@ struct UnusedBlocks {
     mutating func unmark(_ slot: Int32, in queue: PrefetchQueue) -> UnusedBlock {
         let mark = marks[Int(slot)]
         displace(slot)
-        if mark.request >= 0 {
-            if mark.previousOfRequest >= 0 {
-                marks[Int(mark.previousOfRequest)].nextOfRequest = mark.nextOfRequest
-            } else {
-                queue.requests[Int(mark.request)].marks = mark.nextOfRequest
-            }
-            if mark.nextOfRequest >= 0 {
-                marks[Int(mark.nextOfRequest)].previousOfRequest = mark.previousOfRequest
-            }
-            queue.release(mark.request)
-        }
+        detach(slot, in: queue)
         marks[Int(slot)] = UnusedBlock()
         return mark
+    }
+
+    /// Lets go of its request; it stays marked, so that a late use still counts.
+    func detach(_ slot: Int32, in queue: PrefetchQueue) {
+        let mark = marks[Int(slot)]
+        guard mark.request >= 0 else { return }
+        if mark.previousOfRequest >= 0 {
+            marks[Int(mark.previousOfRequest)].nextOfRequest = mark.nextOfRequest
+        } else {
+            queue.requests[Int(mark.request)].marks = mark.nextOfRequest
+        }
+        if mark.nextOfRequest >= 0 {
+            marks[Int(mark.nextOfRequest)].previousOfRequest = mark.previousOfRequest
+        }
+        marks[Int(slot)].request = -1
+        marks[Int(slot)].previousOfRequest = -1
+        marks[Int(slot)].nextOfRequest = -1
+        queue.release(mark.request)
     }
 
     /// Takes it out of the window; it stays marked, so that a late use still counts.

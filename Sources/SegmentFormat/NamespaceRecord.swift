@@ -106,12 +106,13 @@ package struct NamespaceRecord: Sendable {
             let value = Int(from.u16(at + 2))
             at += 4
             guard at + name + value <= bytes else { throw .damaged }
-            fields.append(
-                (
-                    String(decoding: from[at..<(at + name)], as: UTF8.self),
-                    String(decoding: from[(at + name)..<(at + name + value)], as: UTF8.self)
-                ))
-            at += name + value
+            let middle = at + name
+            // Text that is none is not mended, which could make it longer than its room.
+            guard let nameText = String(validating: from[at..<middle], as: UTF8.self),
+                let valueText = String(validating: from[middle..<(middle + value)], as: UTF8.self)
+            else { throw .damaged }
+            fields.append((nameText, valueText))
+            at = middle + value
         }
         var record = NamespaceRecord(
             instance: from.u64(8), fingerprint: from.identity(16), state: from.u8(52),

@@ -125,8 +125,12 @@ package struct StatisticsPage: Equatable, Sendable {
         made.descriptors.residents = Int32(bitPattern: bytes.u32(96))
         made.descriptors.slabs = Int32(bitPattern: bytes.u32(100))
         let middle = headerBytes + jsonBytes
-        made.json = String(decoding: bytes[headerBytes..<middle], as: UTF8.self)
-        made.prometheus = String(decoding: bytes[middle..<length], as: UTF8.self)
+        // Not mended where it is no text: that could be longer than what is there.
+        guard let json = String(validating: bytes[headerBytes..<middle], as: UTF8.self),
+            let prometheus = String(validating: bytes[middle..<length], as: UTF8.self)
+        else { throw .damaged }
+        made.json = json
+        made.prometheus = prometheus
         return made
     }
 

@@ -31,6 +31,16 @@ package struct Access {
     package var bytes: UInt32 = 0
     /// The resident's slot, -1 for none.
     package var resident: Int32 = -1
+    /// The key comes, in its chain, after that of the operation submitted just before.
+    package var continues = false
+    /// The run of shards that a get asked for; a count of 0 for all of the block.
+    package var firstShard: UInt32 = 0
+    package var shardCount: UInt32 = 0
+
+    package init(kind: AccessKind, fingerprint: Fingerprint) {
+        self.kind = kind
+        self.fingerprint = fingerprint
+    }
 }
 
 /// How a resident left.
@@ -45,8 +55,11 @@ package enum ResidentDeparture: UInt8, Sendable {
 
 package protocol AccessObserver: AnyObject {
     func accessed(_ access: Access)
-    /// A get that the device had to serve has ended, after `accessed` told of it.
+    /// A get that the device had to serve has ended, after `accessed` told of it; of a run of
+    /// shards, with the fingerprint of that part.
     func deviceReadEnded(_ fingerprint: Fingerprint, bytes: UInt32, isHit: Bool)
+    /// A put has stored its block, after `accessed` told of it.
+    func putEnded(_ fingerprint: Fingerprint)
     /// A prefetch has ended: `hit` with the resident that it made, `alreadyPresent` with the one
     /// that was there, or why there is none.
     func prefetchEnded(_ token: UInt64, _ status: Status, resident: Int32, bytes: UInt32)

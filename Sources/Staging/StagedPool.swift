@@ -36,6 +36,11 @@ struct StagedOperation {
     var retried = false
     /// The observer has been told of its access.
     var noted = false
+    /// A prefetch: when the block is needed, and its place among those under way.
+    var due: UInt64 = 0
+    /// Bytes of the part that is read into slabs of its own, 0 for a whole block.
+    var partLength: UInt32 = 0
+    var prefetchAt: Int32 = -1
     var next: Int32 = -1
     var resident: Int32 = -1
     /// The range asked for, within the stored image or (unaligned) relative to the block.

@@ -19,6 +19,7 @@ extension StagedStore {
     func startGet(_ index: Int32) {
         let slot = operations.slots + Int(index)
         slot.pointee.phase = .start
+        slot.pointee.partLength = 0
         if slot.pointee.abandoned {
             answer(index, .cancelled)
             return
@@ -43,6 +44,7 @@ extension StagedStore {
                 return
             }
         }
+        if takePart(index) { return }
         let (entry, reason) = log.lookup(slot.pointee.fingerprint)
         guard let entry else {
             note(index, .miss)
@@ -55,7 +57,7 @@ extension StagedStore {
         readFromDevice(index, entry)
     }
 
-    private func join(_ index: Int32, _ resident: ResidentSlot) {
+    func join(_ index: Int32, _ resident: ResidentSlot) {
         operations[index].phase = .joined
         operations[index].next = joined[Int(resident.index)]
         joined[Int(resident.index)] = index
@@ -184,7 +186,7 @@ extension StagedStore {
         return total
     }
 
-    private func loadTable(_ index: Int32, _ entry: IndexEntry) {
+    func loadTable(_ index: Int32, _ entry: IndexEntry) {
         let slot = operations.slots + Int(index)
         slot.pointee.phase = .loadingTable
         let taken = log.loadTable(
@@ -303,6 +305,7 @@ extension StagedStore {
             }
             return
         }
+        if readPart(index, entry) { return }
         guard let bytes = log.imageBytes(slot.pointee.fingerprint, entry) else {
             loadTable(index, entry)
             return
@@ -423,7 +426,11 @@ extension StagedStore {
         let current = slot.pointee.entry.isSameBlock(
             as: log.lookup(slot.pointee.fingerprint).entry)
         arena.publish(resident, dirty: false)
-        serve(index, resident, tier: .device)
+        if slot.pointee.partLength > 0 {
+            servePart(index, resident, tier: .device)
+        } else {
+            serve(index, resident, tier: .device)
+        }
         if !current {
             arena.remove(resident)
         } else if !configuration.inclusive {

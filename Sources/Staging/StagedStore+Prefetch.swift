@@ -11,19 +11,24 @@ import LogStore
 import SegmentFormat
 
 extension StagedStore {
-    /// Begins to bring a block. Its key's memory stays until `prefetchEnded`, which may come before
-    /// this returns. False: no operation is free.
+    /// Begins to bring a block, or a run of its shards. Its key's memory stays until
+    /// `prefetchEnded`, which may come before this returns. False: no operation is free.
     package func prefetch(
         token: UInt64, _ fingerprint: Fingerprint, namespaceSlot: UInt16,
-        key: UnsafeRawBufferPointer
+        key: UnsafeRawBufferPointer, due: UInt64 = .max, part: (first: Int, count: Int) = (0, 0)
     ) -> Bool {
         guard arena != nil, !closing, key.count > 0, key.count <= FormatConstants.maxKeyBytes,
             log.namespaces.isLive(namespaceSlot), log.hasRoom()
         else { return false }
-        let message = StoreOperation(
+        var message = StoreOperation(
             kind: .prefetch, token: token, namespaceSlot: namespaceSlot, key: key)
+        message.firstShard = part.first
+        message.shardCount = part.count
         guard let index = operations.take(message) else { return false }
         operations[index].fingerprint = fingerprint
+        operations[index].due = due
+        operations[index].prefetchAt = Int32(prefetching)
+        prefetches[prefetching] = index
         prefetching += 1
         startPrefetch(index)
         return true
@@ -31,21 +36,30 @@ extension StagedStore {
 
     /// The prefetch is not wanted any more: what it reads leaves first, unless a get has joined it.
     package func cancelPrefetch(_ token: UInt64) {
-        guard prefetching > 0 else { return }
-        for index in 0..<operations.capacity
-        where operations.slots[index].inUse && operations.slots[index].message.kind == .prefetch
-            && operations.slots[index].message.token == token
-        {
-            operations.slots[index].abandoned = true
+        for place in 0..<prefetching
+        where operations[prefetches[place]].message.token == token {
+            operations[prefetches[place]].abandoned = true
             return
         }
     }
+
+    /// The token of one of the prefetches under way, of which there are `prefetching`.
+    package func prefetchToken(_ place: Int) -> UInt64 {
+        operations[prefetches[place]].message.token
+    }
+
+    /// As `cancelPrefetch`, of the one in that place.
+    package func abandonPrefetch(_ place: Int) { operations[prefetches[place]].abandoned = true }
 
     func startPrefetch(_ index: Int32) {
         guard let arena else { return }
         let slot = operations.slots + Int(index)
         if slot.pointee.abandoned || closing {
             endPrefetch(index, .cancelled)
+            return
+        }
+        if slot.pointee.message.shardCount > 0 {
+            startPartPrefetch(index)
             return
         }
         let key = slot.pointee.fingerprint.stagingKey
@@ -69,7 +83,7 @@ extension StagedStore {
             shardCount: UInt16(entry.shardCount - 1),
             aligned: log.namespaces.aligned(entry.namespaceSlot), checksum: entry.checksum,
             expiry: entry.expiry, namespaceSlot: entry.namespaceSlot)
-        switch arena.reserve(key, info: info, forPrefetch: true) {
+        switch arena.reserve(key, info: info, earlyFor: slot.pointee.due) {
         case .slot(let resident): fillPrefetch(index, entry, resident, bytes: rounded)
         case .filling(let resident):
             endPrefetch(index, .alreadyPresent, resident: resident.index)
@@ -78,7 +92,7 @@ extension StagedStore {
         }
     }
 
-    private func loadPrefetchTable(_ index: Int32, _ entry: IndexEntry) {
+    func loadPrefetchTable(_ index: Int32, _ entry: IndexEntry) {
         let slot = operations.slots + Int(index)
         if slot.pointee.retried {  // the table came and went again: there is no room for it
             endPrefetch(index, .throttled)
@@ -148,11 +162,16 @@ extension StagedStore {
         resumeJoined(resident.index)
     }
 
-    private func endPrefetch(_ index: Int32, _ status: Status, resident: Int32 = -1) {
+    func endPrefetch(_ index: Int32, _ status: Status, resident: Int32 = -1) {
         let token = operations[index].message.token
-        let bytes = operations[index].entry.length
-        operations.give(index)
+        let part = operations[index].partLength
+        let bytes = part > 0 ? part : operations[index].entry.length
+        let place = operations[index].prefetchAt
         prefetching -= 1
+        let moved = prefetches[prefetching]
+        prefetches[Int(place)] = moved
+        operations[moved].prefetchAt = place
+        operations.give(index)
         observer?.prefetchEnded(token, status, resident: resident, bytes: bytes)
     }
 
@@ -164,8 +183,9 @@ extension StagedStore {
     /// Tells the observer that a read it was told of has ended.
     func noteEnd(_ index: Int32, _ status: Status) {
         guard let observer, operations[index].noted else { return }
+        let part = operations[index].partLength
         observer.deviceReadEnded(
-            operations[index].fingerprint, bytes: operations[index].entry.length,
+            ownFingerprint(index), bytes: part > 0 ? part : operations[index].entry.length,
             isHit: status == .hit)
     }
 
@@ -174,10 +194,17 @@ extension StagedStore {
         guard let observer, !operations[index].noted else { return }
         operations[index].noted = true
         let message = operations[index].message
-        observer.accessed(
-            Access(
-                kind: kind, fingerprint: operations[index].fingerprint,
-                namespaceSlot: message.namespaceSlot, key: message.key, parent: message.parent,
-                bytes: bytes, resident: resident))
+        var access = Access(kind: kind, fingerprint: operations[index].fingerprint)
+        access.namespaceSlot = message.namespaceSlot
+        access.key = message.key
+        access.parent = message.parent
+        access.bytes = bytes
+        access.resident = resident
+        access.continues = message.continues
+        if asksForPart(message), message.firstShard >= 0 {
+            access.firstShard = UInt32(clamping: message.firstShard)
+            access.shardCount = UInt32(clamping: message.shardCount)
+        }
+        observer.accessed(access)
     }
 }

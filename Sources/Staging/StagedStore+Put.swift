@@ -332,6 +332,9 @@ extension StagedStore {
         {
             arena.touch(found.slot)
         }
+        if resident < 0, outcome.status == .stored {
+            observer?.putEnded(slot.pointee.fingerprint)
+        }
         guard slot.pointee.answered else {
             answer(index, outcome)
             return
@@ -369,6 +372,7 @@ extension StagedStore {
             } else if !retains {
                 arena.demote(resident)
             }
+            observer?.putEnded(operations[index].fingerprint)
         } else {
             arena.remove(resident)
         }

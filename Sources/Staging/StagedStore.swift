@@ -20,6 +20,8 @@ package struct StagedConfiguration: Sendable {
     package var slabBytes: Int = 64 << 10
     /// Whether put and read blocks stay as read copies (inclusive), or leave when handed up.
     package var inclusive: Bool
+    /// Whether cached gets of some shards keep these alone, where they lie in pages of their own.
+    package var keepsParts = false
 
     package init(log: LogStoreConfiguration, stagingBytes: Int, inclusive: Bool) {
         self.log = log
@@ -75,7 +77,8 @@ package final class StagedStore {
     @exclusivity(unchecked) var bounceInUse = 0
     static let bounceLimit = 64 << 20
     var closing = false
-    /// Prefetches under way.
+    /// Prefetches under way, in no order.
+    let prefetches: UnsafeMutablePointer<Int32>
     @exclusivity(unchecked) package internal(set) var prefetching = 0
 
     /// Internal tokens of the log carry the operation's number; control tokens are passed through.
@@ -110,6 +113,7 @@ package final class StagedStore {
         self.arena = arena
         self.configuration = configuration
         operations = StagedPool(capacity: log.configuration.operations)
+        prefetches = .allocate(capacity: operations.capacity)
         touches = TouchQueue(bound: 1 << 16)
         touchBuffer = touches.makeBuffer()
         joined = [Int32](
@@ -118,6 +122,8 @@ package final class StagedStore {
                 ? 0 : configuration.stagingBytes / configuration.slabBytes + 1)
         log.delegate = self
     }
+
+    deinit { prefetches.deallocate() }
 
     // MARK: The pump
 
@@ -239,10 +245,10 @@ package final class StagedStore {
         log.touched(fingerprint)
         let found = arena?.find(fingerprint.stagingKey)
         if let found { arena?.touch(found.slot) }
-        observer?.accessed(
-            Access(
-                kind: .touch, fingerprint: fingerprint,
-                resident: found?.state.isVisible == true ? found?.slot.index ?? -1 : -1))
+        guard let observer else { return }
+        var access = Access(kind: .touch, fingerprint: fingerprint)
+        if let found, found.state.isVisible { access.resident = found.slot.index }
+        observer.accessed(access)
     }
 
     private func reply(_ token: UInt64, _ status: Status) {

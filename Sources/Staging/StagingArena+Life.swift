@@ -84,15 +84,15 @@ extension StagingArena {
     /// Touches a chain given head to tail, so that its head ends the most recent.
     package func touchChain(_ slots: UnsafeBufferPointer<Int32>) { policy.touchChain(slots) }
 
-    /// Says whether somebody is expected to read it soon; forgotten when it leaves.
-    package func setAwaited(_ slot: ResidentSlot, _ isAwaited: Bool) {
-        awaited[Int(slot.index)] = isAwaited
+    /// Says when somebody is expected to read it, 0 for nobody; forgotten when it leaves.
+    package func setAwaited(_ slot: ResidentSlot, until due: UInt64) {
+        awaited[Int(slot.index)] = due
     }
 
     /// Makes it the next victim, as for a block handed up to an engine that keeps it.
     package func demote(_ slot: ResidentSlot) {
         check(slot)
-        awaited[Int(slot.index)] = false
+        awaited[Int(slot.index)] = 0
         policy.demoted(slot.index)
     }
 
@@ -183,7 +183,7 @@ extension StagingArena {
         } else {
             counts.residents -= 1
             count(bytes, state, -1)
-            awaited[Int(index)] = false
+            awaited[Int(index)] = 0
             policy.removed(index)
             observer?.residentLeft(index, table.key(index), departure)
         }

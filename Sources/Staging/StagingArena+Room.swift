@@ -6,9 +6,10 @@ import Synchronization
 
 extension StagingArena {
     /// Takes a slot and slabs for the key's stored image and leaves it filling. A key that is
-    /// visible gets a second slot, which replaces the first when it is published.
+    /// visible gets a second slot, which replaces the first when it is published. A block that is
+    /// brought early, for `due`, takes the place of nothing that is awaited before.
     package func reserve(
-        _ key: StagingKey, info: ResidentInfo, forPrefetch: Bool = false
+        _ key: StagingKey, info: ResidentInfo, earlyFor due: UInt64? = nil
     ) -> ReserveResult {
         precondition(info.storedBytes > 0, "a stored image has bytes")
         let need = table.slabs(info.storedBytes)
@@ -18,8 +19,8 @@ extension StagingArena {
             let other = slots[Int(present)].replacement
             if other >= 0 { return .filling(ResidentSlot(other)) }
         }
-        reservesForPrefetch = forPrefetch
-        defer { reservesForPrefetch = false }
+        reservesUntil = due
+        defer { reservesUntil = nil }
         policy.expects(key)
         guard makeRoom(need) else {
             counts.refusedFull += 1
@@ -30,7 +31,8 @@ extension StagingArena {
         let cell = table.word(index)
         let generation = ResidentTable.generation(cell.pointee.load(ordering: .relaxed))
         cell.pointee.store(ResidentTable.make(generation, .filling), ordering: .releasing)
-        prefetched[Int(index)] = forPrefetch
+        prefetched[Int(index)] = due != nil
+        awaited[Int(index)] = 0
         table.setKey(index, key)
         table.setInfo(index, info)
         takeMemory(index, need, Int(info.storedBytes))
@@ -51,8 +53,10 @@ extension StagingArena {
     @inline(__always)
     private func hasRoom(_ need: Int) -> Bool { slabs.freeCount >= need && freeSlotCount > 0 }
 
-    /// Awaited residents that are passed over for one reservation.
+    /// Awaited residents that are passed over, and then compared, in one walk.
     private static let longestSparing = 64
+    /// Walks for the resident that is awaited last.
+    private static let longestChoosing = 16
 
     private func makeRoom(_ need: Int) -> Bool {
         if hasRoom(need) { return true }
@@ -63,34 +67,72 @@ extension StagingArena {
         guard slabs.freeCount + cleanSlabs >= need, freeSlotCount + cleanCount > 0,
             couldMakeRoom(need)
         else { return false }
-        // What was brought early and is still awaited leaves after the others, unless it is in
-        // the way of so many looks that room for somebody who is there counts more.
         var spared = 0
-        for sparing in [true, false] {
-            var candidate = policy.victim(after: nil)
-            while let victim = candidate {
-                candidate = policy.victim(after: victim)
-                if sparing, awaited[Int(victim)] {
-                    spared += 1
-                    if spared > Self.longestSparing { break }
-                    continue
-                }
-                if evict(victim), hasRoom(need) { return true }
+        var candidate = policy.victim(after: nil)
+        while let victim = candidate {
+            candidate = policy.victim(after: victim)
+            if awaited[Int(victim)] > 0 {
+                spared += 1
+                if spared > Self.longestSparing { break }
+                continue
             }
-            if spared == 0 { break }
+            if evict(victim), hasRoom(need) { return true }
+        }
+        if spared == 0 { return false }
+        for _ in 0..<Self.longestChoosing {
+            guard let victim = neededLast(), evict(victim) else { break }
+            if hasRoom(need) { return true }
+        }
+        if reservesUntil != nil { return false }
+        // Room for somebody who is there counts more than what is awaited.
+        candidate = policy.victim(after: nil)
+        while let victim = candidate {
+            candidate = policy.victim(after: victim)
+            if evict(victim), hasRoom(need) { return true }
         }
         // Readers pinned what was counted on: the caller throttles, as for any full arena.
         return false
     }
 
-    /// Whether the clean residents that nobody pins now, coldest first, would be enough.
+    @inline(__always)
+    private func isEvictable(_ slot: Int32) -> Bool {
+        let word = table.word(slot).pointee.load(ordering: .relaxed)
+        return ResidentTable.state(word) == .clean && ResidentTable.pins(word) == 0
+    }
+
+    /// Whether a block brought early may take the resident's place: only of what is needed later
+    /// than itself, so that two of them never take turns.
+    @inline(__always)
+    private func yields(_ slot: Int32) -> Bool {
+        guard let due = reservesUntil, awaited[Int(slot)] > 0 else { return true }
+        return awaited[Int(slot)] > due
+    }
+
+    /// Of the coldest residents the one that is awaited last, those that nobody awaits first.
+    private func neededLast() -> Int32? {
+        var (best, looks): (Int32, Int) = (-1, 0)
+        var candidate = policy.victim(after: nil)
+        while let slot = candidate, looks < Self.longestSparing {
+            looks += 1
+            if isEvictable(slot), yields(slot) {
+                if awaited[Int(slot)] == 0 { return slot }
+                if best < 0 || awaited[Int(slot)] > awaited[Int(best)] { best = slot }
+            }
+            candidate = policy.victim(after: slot)
+        }
+        return best < 0 ? nil : best
+    }
+
+    /// Whether the clean residents that nobody pins now, coldest first, would be enough. For a
+    /// block that is brought early not so many are looked at.
     private func couldMakeRoom(_ need: Int) -> Bool {
         var gained = slabs.freeCount
         var gainedSlots = freeSlotCount
+        var left = reservesUntil == nil ? Int.max : Self.longestSparing
         var candidate = policy.victim(after: nil)
-        while let slot = candidate {
-            let word = table.word(slot).pointee.load(ordering: .relaxed)
-            if ResidentTable.state(word) == .clean && ResidentTable.pins(word) == 0 {
+        while let slot = candidate, left > 0 {
+            left -= 1
+            if isEvictable(slot), yields(slot) {
                 gained += table.slabs(table.plainInfo(slot).storedBytes)
                 gainedSlots += 1
                 if gained >= need && gainedSlots > 0 { return true }
@@ -106,7 +148,7 @@ extension StagingArena {
         guard tryFree(index, .clean) else { return false }
         // The key stays readable in the slot until it is reserved again, so the bucket is found.
         unlink(index)
-        leave(index, .clean, reservesForPrefetch ? .evictedForPrefetch : .evicted)
+        leave(index, .clean, reservesUntil == nil ? .evicted : .evictedForPrefetch)
         counts.evictions += 1
         counts.evictedBytes += bytes
         return true

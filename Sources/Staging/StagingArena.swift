@@ -69,12 +69,14 @@ package final class StagingArena {
     var cleanSlabs = 0
     var cleanCount = 0
     var counts = StagingStatistics()
-    /// Whether the reservation being made is for a block brought early.
-    var reservesForPrefetch = false
+    /// When the block brought early is needed for which the reservation is made; nil: it is made
+    /// for somebody who is there.
+    var reservesUntil: UInt64?
     /// Slots filled by a prefetch: direct gets join these.
     var prefetched: UnsafeMutablePointer<Bool>
-    /// By resident slot, whether somebody is expected to read it soon: others leave before.
-    var awaited: UnsafeMutablePointer<Bool>
+    /// By resident slot, when somebody is expected to read it, 0 for nobody: others leave before,
+    /// and of these the one that is needed last.
+    var awaited: UnsafeMutablePointer<UInt64>
 
     /// Makes an arena of `slabCount` slabs for at most `residentCapacity` blocks and registers it.
     /// The policy is new and this arena's alone.
@@ -119,7 +121,7 @@ package final class StagingArena {
         prefetched = .allocate(capacity: residentCapacity)
         prefetched.initialize(repeating: false, count: residentCapacity)
         awaited = .allocate(capacity: residentCapacity)
-        awaited.initialize(repeating: false, count: residentCapacity)
+        awaited.initialize(repeating: 0, count: residentCapacity)
         freeSlotCount = residentCapacity
         for index in 0..<residentCapacity {
             (slots + index).initialize(
@@ -159,7 +161,7 @@ package final class StagingArena {
     /// Bytes of memory that the arena can come to use: mappings and the owner's own tables.
     package var memoryBytes: Int {
         let perSlot =
-            MemoryLayout<Slot>.stride + Self.inlinePieces * MemoryLayout<Piece>.stride + 8
+            MemoryLayout<Slot>.stride + Self.inlinePieces * MemoryLayout<Piece>.stride + 17
         return arenaMapping.length + tableMapping.length + residentCapacity * perSlot
             + 2 * slabCount * MemoryLayout<Piece>.stride + slabs.bytes + piecePool.bytes
             + policy.memoryBytes

@@ -82,6 +82,14 @@ package final class Compactor {
         return compactor.report
     }
 
+    /// What a store is like, without opening it: nothing is written.
+    package static func shape(
+        of directories: [String], driver: any BlockDriver, clock: any Clock,
+        options: CompactOptions
+    ) throws(StoreError) -> StoreShape {
+        try Compactor(options) { _, _ in }.look(directories, driver, clock).shape
+    }
+
     private func run(
         _ directories: [String], _ driver: any BlockDriver, _ clock: any Clock
     ) throws(StoreError) {
@@ -172,7 +180,9 @@ package final class Compactor {
             return
         }
         let all = UInt64(first.count + wanted.count)
+        store.log.sealBlocks()
         if try !move(first, order, store, done: 0, of: all) {
+            if !first.isEmpty { store.log.sealBlocks() }
             _ = try move(wanted, order, store, done: first.count, of: all)
         }
         // What they left behind becomes clean, as far as the devices let it.

@@ -44,9 +44,12 @@ package struct OwnerPage: Sendable {
     ) throws(StoreError) -> OwnerPage {
         let path = directory + "/" + StoreFiles.statistics
         var page: StatisticsPage?
-        // An owner that opens the store empties the file before it writes its first page.
+        // An owner that opens the store makes the file anew before it writes its first page.
         for attempt in 0..<tries where page == nil {
             if attempt > 0 { usleep(20_000) }
+            guard attempt == tries - 1 || access(path, F_OK) == 0 || !isOwned(directory) else {
+                continue
+            }
             page = try whole(in: contents(directory, path), path)
         }
         guard let page else { throw torn(path) }
@@ -54,6 +57,10 @@ package struct OwnerPage: Sendable {
     }
 
     private static let tries = 5
+
+    private static func isOwned(_ directory: String) -> Bool {
+        HostProcess.isLocked(directory + "/" + StoreFiles.lock)
+    }
 
     private init(_ directory: String, _ page: StatisticsPage, _ clock: any Clock) {
         self.directory = directory
@@ -154,7 +161,7 @@ package struct OwnerPage: Sendable {
         return StoreError(
             .missing, operation: "read", subject: path,
             advice: "There is no page of statistics: it lies in the first of the store's "
-                + "directories, unless statisticsPeriodSeconds is 0 or no engine that writes one "
-                + "has had the store open.")
+                + "directories that is there, unless statisticsPeriodSeconds is 0 or no engine "
+                + "that writes one has had the store open.")
     }
 }

@@ -102,21 +102,23 @@ package final class PumpedStore: LogStoreDelegate {
         }
     }
 
-    /// Lets the segments that hold nothing alive become clean, as far as the devices let them.
-    /// False: something stays as it is.
+    /// Lets the segments that hold nothing alive become clean, as far as the devices let them, and
+    /// then those of the records that this makes needless. False: something stays as it is.
     package func recycle(progress: () -> Void = {}) -> Bool {
-        var reclaimed = log.statistics.reclaimedSegments
-        var limit = log.clock.monotonic + Self.patience
-        while log.hasVictim || !log.isIdle {
-            pump()
-            progress()
-            if log.statistics.reclaimedSegments != reclaimed {
-                reclaimed = log.statistics.reclaimedSegments
-                limit = log.clock.monotonic + Self.patience
-            } else if log.clock.monotonic > limit {
-                return false
+        repeat {
+            var reclaimed = log.statistics.reclaimedSegments
+            var limit = log.clock.monotonic + Self.patience
+            while log.hasVictim || !log.isIdle {
+                pump()
+                progress()
+                if log.statistics.reclaimedSegments != reclaimed {
+                    reclaimed = log.statistics.reclaimedSegments
+                    limit = log.clock.monotonic + Self.patience
+                } else if log.clock.monotonic > limit {
+                    return false
+                }
             }
-        }
+        } while log.sealNeedlessRecords()
         return true
     }
 

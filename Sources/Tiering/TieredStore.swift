@@ -91,11 +91,22 @@ package final class TieredStore {
         case .touched:
             guard staged.log.namespaces.isLive(hint.namespaceSlot) else { return }
             // The tail first, so that the head ends the most recent.
-            for key in keys.reversed() {
-                staged.touch(staged.log.fingerprint(hint.namespaceSlot, key))
-            }
+            for key in keys.reversed() { touch(key, hint) }
         default: prefetcher?.hint(hint, keys: keys)
         }
+    }
+
+    /// The key was used elsewhere, or some of its shards were.
+    private func touch(_ key: UnsafeRawBufferPointer, _ hint: Hint) {
+        let fingerprint = staged.log.fingerprint(hint.namespaceSlot, key)
+        guard hint.shardCount > 0 else { return staged.touch(fingerprint) }
+        staged.touch(fingerprint.part(Int(hint.firstShard), Int(hint.shardCount)))
+        var access = Access(kind: .touch, fingerprint: fingerprint)
+        access.namespaceSlot = hint.namespaceSlot
+        access.key = key
+        access.firstShard = hint.firstShard
+        access.shardCount = hint.shardCount
+        prefetcher?.picked(access)
     }
 
     /// Bytes of the tables beside the staged store's own.
@@ -130,6 +141,8 @@ extension TieredStore: AccessObserver {
     package func deviceReadEnded(_ fingerprint: Fingerprint, bytes: UInt32, isHit: Bool) {
         prefetcher?.deviceReadEnded(fingerprint, bytes: bytes, isHit: isHit)
     }
+
+    package func putEnded(_ fingerprint: Fingerprint) { prefetcher?.putEnded(fingerprint) }
 
     package func prefetchEnded(
         _ token: UInt64, _ status: Status, resident: Int32, bytes: UInt32

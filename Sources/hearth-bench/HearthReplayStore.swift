@@ -38,7 +38,8 @@ final class HearthReplayStore: ReplayStore {
     private var order: [Int] = []
 
     /// Keys of all replays are of one namespace, so that a kept store is found again.
-    private static let keyNamespace = stableHash("replay")
+    static let namespace = "replay"
+    static let keyNamespace = stableHash(namespace)
 
     static func shape(_ plan: ReplayStorePlan) -> KvShape {
         var shape = KvShape(
@@ -54,7 +55,7 @@ final class HearthReplayStore: ReplayStore {
         blockBytes = plan.blockBytes
         // Rounding to whole slabs leaves no slab at all of a share that is none.
         mode = plan.dram == 0 && plan.mode == .lease ? .direct : GetMode(plan.mode)
-        kv = try KvStore(Self.shape(plan), namespace: "replay")
+        kv = try KvStore(Self.shape(plan), namespace: Self.namespace)
         stride = (plan.blockBytes + 4095) / 4096 * 4096
         let slabs = (kv.configuration.stagingBytes ?? 0) / kv.configuration.slabBytes
         let each = max(1, stride / kv.configuration.slabBytes)

@@ -78,7 +78,7 @@ struct ReplayCommand: ParsableCommand {
     var sizes: String?
     @Option(
         help: ArgumentHelp(
-            "What engines tell: none, chain, or session[:missed,false], as shares.",
+            "What engines tell: none, chain, pages:recall, or session[:missed,false], as shares.",
             valueName: "kind"))
     var hints: String?
     @OptionGroup(title: "In time")

@@ -46,11 +46,17 @@ enum RowCommand {
                 name: "allocations", options: AllocationsRow.options,
                 run: attempt(AllocationsRow.plan, AllocationsRow.measure)),
             Row(
+                name: "events", options: EventsRow.options,
+                run: attempt(EventsRow.plan, EventsRow.measure)),
+            Row(
                 name: "churn", options: ChurnRow.options,
                 run: attempt(ChurnRow.plan, ChurnRow.measure)),
             Row(
                 name: "replace", options: ReplaceRow.options,
                 run: attempt(ReplaceRow.plan, ReplaceRow.measure)),
+            Row(
+                name: "compact", options: CompactRow.options,
+                run: attempt(CompactRow.plan, CompactRow.measure)),
             Row(name: "abi", options: ABIRow.options, run: attempt(ABIRow.plan, ABIRow.measure)),
             Row(
                 name: "abi-batch", options: ABIBatchRow.options,

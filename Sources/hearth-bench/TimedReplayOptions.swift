@@ -11,7 +11,8 @@ struct TimedReplayOptions: ParsableArguments {
     var time: String?
     @Option(
         help: ArgumentHelp(
-            "Brought early: off, chain, or oracle, the bound of all (chain).", valueName: "what"))
+            "Brought early: off, chain, successor, layer, all, or oracle, the bound (chain).",
+            valueName: "what"))
     var prefetch: String?
     @Option(help: ArgumentHelp("Requests come so many times as fast.", valueName: "x"))
     var speed: String?
@@ -40,6 +41,11 @@ struct TimedReplayOptions: ParsableArguments {
     var blockTokens: String?
     @Option(help: ArgumentHelp("Layers of the model (32).", valueName: "n"))
     var layers: String?
+    @Option(
+        help: ArgumentHelp(
+            "Decodes instead: gen:steps=150,overlap=0.75/0.6, or a file of picks.",
+            valueName: "picks"))
+    var decode: String?
 
     /// By option name, as `TimedOptions` takes them.
     var given: [String: String?] {
@@ -47,6 +53,7 @@ struct TimedReplayOptions: ParsableArguments {
             "time": time, "prefetch": prefetch, "speed": speed, "prefill-rate": prefillRate,
             "model-bytes-per-token": modelBytesPerToken, "load": load,
             "device-model": deviceModel, "block-tokens": blockTokens, "layers": layers,
+            "decode": decode,
         ]
     }
 }
@@ -61,6 +68,7 @@ enum TimedReplayCommand {
         }
         ReplayRun.catchInterrupts()
         do throws(BenchError) {
+            if settings.timed.decode != nil { return try DecodeReplay.perform(settings) }
             let run = try TimedRun(settings) { plan throws(BenchError) in
                 try VirtualStore(plan)
             }

@@ -64,7 +64,11 @@ extension TimedStorePlan {
             switch prefetch {
             case .off, .oracle: []
             case .chain: .chain
+            case .successor: .successor
+            case .layer: [.layer, .pages]
+            case .all: .all
             }
+        made.successors = Int(clamping: capacity / UInt64(max(1, blockBytes))) / 10 * 12 + 1024
         made.bytesInFlight = 4 * blockBytes
         made.burstBytes = blockBytes
         if let device { made.assumedBandwidth = Double(scaled(device.readBandwidth)) }

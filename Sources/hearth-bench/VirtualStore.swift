@@ -115,7 +115,8 @@ final class VirtualStore: TimedStore {
         let target = overflow ? UInt64.max : end
         while true {
             while store.pump() {}
-            if loading { try loadMore() }
+            // What is asked for now is on its way before anybody waits.
+            if loading, loadMore() { continue }
             if let failure { throw failure }
             let time = clock.monotonic
             if time >= target || loading && isLoaded { return }
@@ -200,26 +201,32 @@ final class VirtualStore: TimedStore {
         wrongBlocks = .init(repeating: false, count: wanted.count)
         // What is resident is settled before anything is loaded.
         outcomes = wanted.map { isResident(fingerprint($0)) ? .hitDRAM : .hitSSD }
-        try loadMore()
+        _ = loadMore()
     }
 
-    private func loadMore() throws(BenchError) {
-        while next < wanted.count, let place = freeGets.popLast() {
+    /// Asks for more of the blocks. Whether it did.
+    private func loadMore() -> Bool {
+        let first = next
+        while next < wanted.count, !plan.asksSingly || ended == next,
+            let place = freeGets.popLast()
+        {
             let block = wanted[next]
             places[place] = next
             keys.set(place, UInt64(block), Self.keyNamespace)
             var operation = StoreOperation(
                 kind: .get, token: UInt64(place), namespaceSlot: namespaceSlot, key: keys[place])
             operation.mode = .cached
+            operation.continues = next > 0
             operation.pieces = UnsafePointer(pieces + place)
             operation.pieceCount = 1
             next += 1
             if !store.submit(operation) {
                 next -= 1
                 freeGets.append(place)
-                return
+                break
             }
         }
+        return next > first
     }
 
     func loaded() throws(BenchError) -> TimedLoad {

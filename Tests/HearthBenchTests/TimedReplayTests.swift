@@ -72,12 +72,12 @@ import Testing
         let runs = first.runs
         #expect(runs.main.wrong == 0 && runs.withoutPrefetch.wrong == 0)
         #expect(runs.main.prefetch.useful > 20, "the workload reads the device")
-        // A queue of many requests before little DRAM: not all that was there when a request
-        // came is there when its turn comes.
-        #expect(runs.main.prefetch.coverage > 0.4 && runs.main.prefetch.accuracy > 0.95)
-        #expect(runs.main.stall < 0.95 * runs.withoutPrefetch.stall)
+        // A queue of many requests before little DRAM: what was there when a request came, or was
+        // stored since, is brought again when it has left, some of it more than once.
+        #expect(runs.main.prefetch.coverage > 0.95 && runs.main.prefetch.accuracy > 0.75)
+        #expect(runs.main.stall < 0.8 * runs.withoutPrefetch.stall)
         #expect(runs.oracleTimes.mean < runs.times.mean)
-        #expect(first.stallRemoved > 0.05 && first.stallRemoved < 1)
+        #expect(first.stallRemoved > 0.2 && first.stallRemoved < 1)
     }
 
     @Test func withoutPrefetchingNothingComesEarly() throws {
@@ -89,7 +89,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("prefetch", "successor"), ("time", "real"), ("device-model", "fitted"),
+        ("prefetch", "session"), ("time", "real"), ("device-model", "fitted"),
         ("device-model", "bw=0"), ("load", "0"), ("layers", "0"), ("speed", "-1"),
     ])
     func whatIsNotThereIsRefused(_ name: String, _ text: String) {

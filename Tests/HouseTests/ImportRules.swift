@@ -30,9 +30,9 @@ enum ImportRules {
             "CHearth", "CPlatform", "Hearth", "Tiering", "Staging", "LogStore", "BlockIO",
         ],
         "hearth-bench": [
-            "Hearth", "HearthABI", "CHearth", "BenchKit", "Tiering", "Prefetch", "Heat", "Staging",
-            "LogStore", "BlockIO", "SimulatedDisk", "SegmentFormat", "CPlatform", "ArgumentParser",
-            "CMeasure", "Dispatch",
+            "Hearth", "HearthABI", "CHearth", "BenchKit", "StoreTools", "Tiering", "Prefetch",
+            "Heat", "Staging", "LogStore", "BlockIO", "SimulatedDisk", "SegmentFormat",
+            "CPlatform", "ArgumentParser", "CMeasure", "Dispatch",
         ],
     ]
 

@@ -450,7 +450,7 @@ import Testing
     }
 
     @Test func withAllManifestCopiesGoneOpeningSaysWhatToDo() throws {
-        let (world, space) = try filled()
+        let (world, _) = try filled()
         let identity = world.store.log.manifest.store
         world.close()
         for copy in 0..<Manifest.copies {

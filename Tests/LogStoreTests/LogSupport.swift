@@ -85,7 +85,6 @@ extension World {
 
     /// Imports blocks with the versions that they bring, all of them at once.
     func importBlocks(_ blocks: [VersionedBlock], _ space: UInt16) -> [Outcome] {
-        let log = store.log
         let highest = blocks.map(\.version).max() ?? 0
         let raised = askLog(1) { $0.raiseVersions(token: $1, past: highest) }
         #expect(raised[0].status == .done)

@@ -17,8 +17,14 @@ import Testing
     private static let patience = 20 * millisecond
     private static let pair = ["/a", "/b"]
 
+    /// Ten times slower than a fast drive, so that a second is fewer operations.
+    private static let drive = LatencyModel(
+        read: .uniform(600_000, 1_200_000), write: .uniform(150_000, 600_000),
+        sync: .uniform(2_000_000, 10_000_000), metadata: .uniform(200_000, 2_000_000),
+        bytesPerSecond: 600_000_000, channels: 64)
+
     private func twoDevices(
-        segments: Int = 40, latency: LatencyModel = .nvme
+        segments: Int = 40, latency: LatencyModel = drive
     ) throws -> (World, UInt16) {
         let machine = SimulatedMachine()
         for directory in Self.pair { machine.addDevice(directory) }
@@ -96,8 +102,7 @@ import Testing
             let token = world.token()
             let deadline = world.clock.monotonic + patience
             let at = memory + slot * length
-            at.initializeMemory(
-                as: UInt8.self, repeating: work == .put ? Self.value(key) : 0, count: length)
+            memset(at, work == .put ? Int32(Self.value(key)) : 0, length)
             waiting[token] = (work, slot, key, deadline)
             Self.name(key).withUnsafeBytes { name in
                 var operation = StoreOperation(
@@ -189,13 +194,13 @@ import Testing
         let log = world.store.log
         // The readers called first ask the device that stays well.
         if slow == 0 { load.homes.reverse() }
-        for _ in 0..<8 {
+        for _ in 0..<4 {
             load.start(.first)
             load.start(.second)
         }
-        for _ in 0..<24 { load.start(.put) }
+        for _ in 0..<8 { load.start(.put) }
         _ = load.run(100 * Self.millisecond)
-        let span = 600 * Self.millisecond
+        let span = 400 * Self.millisecond
         let well = load.run(span)
         #expect(well.timedOut == 0 && well.misses == 0 && well.late == 0)
         #expect(log.devices.allSatisfy { $0.state == .healthy })
@@ -227,7 +232,7 @@ import Testing
         // Back: probes are answered, then demand.
         world.machine.setLatencyMultiplier(Self.pair[slow], 1)
         world.machine.release(Self.pair[slow])
-        _ = load.run(4 * span)
+        _ = load.run(6 * span)
         #expect(log.devices.allSatisfy { $0.state == .healthy })
         let again = load.run(span)
         #expect(Double(again.second) >= 0.9 * Double(well.second))

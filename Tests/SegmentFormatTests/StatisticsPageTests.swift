@@ -88,6 +88,18 @@ import Testing
         #expect(throws: FormatError.newerFormat(word: 2)) { try newest(file(newer, [1, 2])) }
     }
 
+    /// Text that is none is not mended: what was read could be longer than what was there.
+    @Test func whatIsNoTextIsDamage() throws {
+        for place in [128, 130] {
+            var bytes = try #require(page(1, "abcdef").encode())
+            bytes[place] = 0xFF
+            bytes.withUnsafeMutableBytes {
+                $0.seal(StatisticsPage.seed, at: StatisticsPage.checkOffset)
+            }
+            #expect(throws: FormatError.damaged) { try newest(bytes) }
+        }
+    }
+
     @Test func aPageThatIsTooLargeIsNotMade() {
         let most = String(repeating: "x", count: StatisticsPage.slotBytes)
         #expect(page(1, most).encode() == nil)

@@ -166,6 +166,21 @@ final class TieredWorld {
         }
     }
 
+    /// Puts blocks of which each names the one before as its parent.
+    func putChain(_ names: [String], _ space: UInt16, length: Int) {
+        var before: [UInt8] = []
+        for name in names {
+            var value = payload(name, length: length)
+            let answer = before.withUnsafeBytes { parent in
+                value.withUnsafeMutableBytes {
+                    run(.put, name, space, bytes: $0) { $0.parent = parent }
+                }
+            }
+            #expect(answer.status == .stored || answer.status == .alreadyPresent)
+            before = Array(name.utf8)
+        }
+    }
+
     func get(
         _ key: String, _ space: UInt16, length: Int, mode: GetMode = .direct,
         _ change: (inout StoreOperation) -> Void = { _ in }

@@ -45,7 +45,7 @@ enum CrashCommand {
             points = points.filter { $0.boundary == boundary }
         }
         let limit = exhaustiveBits(points, wanted)
-        let samples = max(8, (wanted + max(1, points.count) - 1) / max(1, points.count))
+        let samples = max(2, (wanted + max(1, points.count) - 1) / max(1, points.count))
         let sums = Mutex(Sums(perScenario: Array(repeating: 0, count: CrashScenario.all.count)))
         let subset = arguments.string("--subset").flatMap { UInt64($0) }
         let list = points

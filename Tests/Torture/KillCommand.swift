@@ -121,12 +121,21 @@ enum KillCommand {
         return false
     }
 
-    private static func spawn(_ words: [String]) -> pid_t? {
+    private static func spawn(_ words: [String]) -> pid_t? { spawn("/proc/self/exe", words) }
+
+    /// Begins a program; `quiet`: nobody hears what it says on standard output.
+    static func spawn(_ program: String, _ words: [String], quiet: Bool = false) -> pid_t? {
         var child: pid_t = 0
-        var argv: [UnsafeMutablePointer<CChar>?] = (["/proc/self/exe"] + words).map { strdup($0) }
+        var argv: [UnsafeMutablePointer<CChar>?] = ([program] + words).map { strdup($0) }
         argv.append(nil)
-        defer { for word in argv { free(word) } }
-        let error = posix_spawn(&child, "/proc/self/exe", nil, nil, &argv, environ)
+        var actions = posix_spawn_file_actions_t()
+        posix_spawn_file_actions_init(&actions)
+        if quiet { posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0) }
+        defer {
+            for word in argv { free(word) }
+            posix_spawn_file_actions_destroy(&actions)
+        }
+        let error = posix_spawn(&child, program, &actions, nil, &argv, environ)
         if error != 0 {
             report("kill: posix_spawn: errno \(error)")
             return nil
@@ -134,7 +143,7 @@ enum KillCommand {
         return child
     }
 
-    private static func reap(_ child: pid_t) -> Int32 {
+    static func reap(_ child: pid_t) -> Int32 {
         var status: Int32 = 0
         while waitpid(child, &status, 0) < 0, errno == EINTR {}
         return status

@@ -184,6 +184,7 @@ struct Swarm {
         var made = TieredConfiguration(staged)
         made.replacement = ReplacementKind.allCases[Int(seed / 5) % ReplacementKind.allCases.count]
         made.prefetch.predictors = seed / 7 % 4 == 0 ? .chain : .all
+        made.staged.keepsParts = seed / 19 % 2 == 0
         made.prefetch.blocks = [8, 64, 1024][Int(seed / 2 % 3)]
         made.prefetch.requests = [2, 16, 64][Int(seed / 11 % 3)]
         made.prefetch.operations = [1, 4, 64][Int(seed / 13 % 3)]

@@ -211,7 +211,7 @@ const char *hearth_reason_name(uint32_t reason);
  * take K, M, G, T, KiB ... (powers of 1024). capacity or value_bytes is needed. The names:
  *   capacity, value_bytes (sets capacity so that so many bytes of values of block size fit),
  *   mode=cache|store, open=quiet|strict|fresh, max_block, segment, memory, staging, slab,
- *   staging_mode=inclusive|exclusive, prefetch=off|chain,
+ *   staging_mode=inclusive|exclusive, prefetch=off|chain|successor|layer|all,
  *   index_entries, expected_block, table_cache,
  *   driver=auto|io_uring|threads, queue_depth, operations, group, group_buffers, clean_segments,
  *   write_amplification, heat_half_life (cache mode, decimal), scrub (bytes a second, read to find

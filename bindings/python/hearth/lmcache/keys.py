@@ -26,6 +26,7 @@ from typing import NamedTuple
 FORM = 1
 KEY_LIMIT = 512
 _HEAD = struct.Struct(">BQIH")
+HEAD_BYTES = _HEAD.size  # of a key without a salt, before its hash
 _NO_SALT = b""
 
 Fields = tuple[tuple[str, str], ...]

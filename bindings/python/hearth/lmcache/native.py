@@ -17,12 +17,15 @@ import threading
 import hearth
 
 from .blocks import BlockStore
-from .keys import encode_text
+from .keys import HEAD_BYTES, KEY_LIMIT, encode_text
 from .layouts import NATIVE
 from .parameters import ConfigurationError, Parameters
 from .transfers import DELETE, GET, LOOKUP, PUT, Task, Transfers
 
 logger = logging.getLogger(__name__)
+
+# Ranks and groups of a process whose keys' beginnings are kept.
+HEADS = 1024
 
 
 class HearthNativeClient:
@@ -42,6 +45,8 @@ class HearthNativeClient:
             self._blocks.close()
             raise
         self._mutex = threading.Lock()
+        # What the text of a key says before its hash: the namespace, and how the key begins there.
+        self._heads: dict[str, tuple] = {}
         self._next = 0
         self._closed = False
         self._blocks.wait_recovered()
@@ -67,10 +72,14 @@ class HearthNativeClient:
             except hearth.Error as error:
                 task.error = str(error)
                 continue
-            for place, is_there in zip(places, there):
-                found[place] = is_there
+            if len(places) == len(found):
+                found = list(there)
+            else:
+                for place, is_there in zip(places, there):
+                    found[place] = is_there
             self._blocks.locks.lock(
-                space, [key for key, is_there in zip(encoded, there) if is_there])
+                space, encoded if all(there)
+                else [key for key, is_there in zip(encoded, there) if is_there])
         task.results = found
         self._transfers.finish(task)
         return task.number
@@ -99,7 +108,7 @@ class HearthNativeClient:
         results = [task.succeeded(place) for place in range(len(task.keys))]
         if task.kind == GET:
             for space, encoded, _ in task.keeps[1]:
-                self._blocks.locks.unlock(space, encoded)
+                self._blocks.locks.release(space, encoded)
         error = task.error
         if not all(results) and not error:
             failed = {result.status if result else "not submitted"
@@ -136,6 +145,9 @@ class HearthNativeClient:
 
     def _grouped(self, task: Task) -> list:
         """Keys by namespace: (namespace, encoded keys, their places among the task's)."""
+        alike = self._alike(task.keys)
+        if alike is not None:
+            return [(*alike, range(len(task.keys)))]
         groups: dict = {}
         refused: dict[str, int] = {}
         for place, text in enumerate(task.keys):
@@ -143,6 +155,7 @@ class HearthNativeClient:
                 name, encoded = encode_text(text)
                 if name not in groups:
                     groups[name] = (self._blocks.space((*name, NATIVE)), [], [])
+                self._know(text, groups[name][0], encoded)
             except (hearth.Error, ValueError) as error:
                 task.error = str(error)
                 refused[task.error] = refused.get(task.error, 0) + 1
@@ -153,3 +166,30 @@ class HearthNativeClient:
         for reason, count in refused.items():
             logger.error("Hearth: %d keys were refused: %s", count, reason)
         return list(groups.values())
+
+    def _know(self, text: str, space, encoded: bytes) -> None:
+        """Keeps what all keys of a rank and group without a salt begin with."""
+        if text.count("@") == 3:
+            if len(self._heads) >= HEADS:
+                self._heads.clear()
+            self._heads[text[:text.rindex("@") + 1]] = (space, encoded[:HEAD_BYTES])
+
+    def _alike(self, keys) -> tuple | None:
+        """Namespace and encoded keys of a batch whose keys differ in their hashes alone, as most
+        do; None where one does not, or is not known yet."""
+        if not keys:
+            return None
+        start = keys[0][:keys[0].rfind("@") + 1]
+        known = self._heads.get(start)
+        if known is None:
+            return None
+        space, head = known
+        length, fromhex = len(start), bytes.fromhex
+        try:
+            encoded = [head + fromhex(text[length:]) for text in keys if text.startswith(start)]
+        except ValueError:
+            return None  # a salt, or no hash; told with its reason
+        sizes = list(map(len, encoded))
+        if len(sizes) < len(keys) or min(sizes) == len(head) or max(sizes) > KEY_LIMIT:
+            return None
+        return space, encoded

@@ -178,10 +178,13 @@ class Transfers:
             self._part_ended(task)
 
     def finish(self, task: Task) -> None:
-        """Lets a task come out that needed no transfer."""
+        """Lets a task come out that needed no transfer; to whoever collects each time that the
+        descriptor has become readable. A burst of them signals once: each write lets another thread
+        in between, which would take them one by one."""
         with self._mutex:
             self._done.append(task)
-            self._signal()
+            if len(self._done) == 1:
+                self._signal()
 
     def close(self) -> None:
         """Gives up what is under way, and waits until its memory is free."""

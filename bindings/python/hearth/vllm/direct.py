@@ -15,6 +15,7 @@ import hearth
 from hearth.vllm.options import REFUSALS
 from hearth.vllm.pages import Page
 from hearth.vllm.planner import Load, Save
+from hearth.vllm.unreadable import drop_unreadable
 
 logger = init_logger("vllm.hearth.connector")
 
@@ -103,12 +104,7 @@ class DirectMover:
                 self._failed.setdefault(self._blocks[index], result.reason or result.status)
                 if result.status == "failed":
                     broken.append(self._keys[index])
-        if broken:
-            # Still listed, but the device cannot read it: or it would be found again and again.
-            try:
-                self._gets.submit_delete(self._space, broken)
-            except REFUSALS as error:
-                logger.warning("Hearth: blocks that do not load stay listed: %s", error)
+        drop_unreadable(self._gets, self._space, broken)
 
     # --- Saves ------------------------------------------------------------------------------
 

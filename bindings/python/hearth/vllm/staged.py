@@ -25,6 +25,7 @@ from vllm.logger import init_logger
 from hearth.vllm.options import REFUSALS, SHARD_ALIGNMENT, ConfigurationError
 from hearth.vllm.pages import WHERE
 from hearth.vllm.planner import Load, Save
+from hearth.vllm.unreadable import drop_unreadable
 
 logger = init_logger("vllm.hearth.connector")
 
@@ -171,11 +172,7 @@ class StagedMover:
                             self._blocks[index], result.reason or result.status)
                         if result.status == "failed":
                             broken.append(self._keys[index])
-            if broken:
-                try:
-                    self._gets.submit_delete(self._space, broken)
-                except REFUSALS as error:
-                    logger.warning("Hearth: blocks that do not load stay listed: %s", error)
+            drop_unreadable(self._gets, self._space, broken)
             event = self._event()
             self._arrived[shard] = event
             self._busy.append((event, cells))

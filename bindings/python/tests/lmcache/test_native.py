@@ -93,6 +93,12 @@ def test_the_client_alone(tmp_path):
         assert loaded == [True] + [False] * len(bad) and room == data and not ok and error
         ok, error, stored = completion(client.submit_batch_set([bad[0]], [memoryview(data)]))
         assert not ok and stored == [False]
+        # A burst makes the descriptor readable once, and the next lookup does again.
+        for count in (5, 1):
+            futures = {client.submit_batch_exists([good]) for _ in range(count)}
+            assert poller.poll(20_000), "no event came"
+            assert {ended[0] for ended in client.drain_completions()} == futures
+            assert not poller.poll(0)
         assert completion(client.submit_batch_delete([good])) == (True, "", [True])
         assert completion(client.submit_batch_exists([good])) == (True, "", [False])
         assert not poller.poll(0) and client.drain_completions() == []
@@ -103,6 +109,28 @@ def test_the_client_alone(tmp_path):
         client.close()
     with pytest.raises(RuntimeError, match="closed"):
         client.submit_batch_exists([good])
+
+
+def test_keys_that_begin_alike(machine):
+    """What a batch of keys with one beginning is taken apart by makes the same of them."""
+    client = machine.open("native_plugin").adapter._client
+    plain = [_object_key_to_string(make_key(number)) for number in range(8)]
+    start = plain[0][:plain[0].rindex("@") + 1]
+    odd = [plain[0] + "@salt", start + "00" * 480, start + "00" * 5000, start, start + "0g",
+           _object_key_to_string(make_key(3, rank=77)), "other" + plain[1]]
+    for text in (plain, *([one, *plain] for one in odd), *([*plain, one] for one in odd)):
+        task = hearth.lmcache.native.Task(1, "lookup", text, (), None)
+        told = {place: (space, encoded) for space, keys, places in client._grouped(task)
+                for encoded, place in zip(keys, places)}
+        for place, one in enumerate(text):
+            try:
+                family, encoded = hearth_keys.encode_text(one)
+            except ValueError:
+                assert place not in told
+                continue
+            space = client._blocks.space((*family, hearth.lmcache.native.NATIVE))
+            assert told[place] == (space, encoded)
+    assert client._alike(plain) is not None and len(client._heads) >= 2
 
 
 def test_locks_end_with_the_load_or_their_time(machine):
