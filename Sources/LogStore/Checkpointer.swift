@@ -267,7 +267,14 @@ extension LogStore {
     /// copies: so it counts only after a flush of everything that it tells of. Where moved blocks
     /// could not be flushed it does not count at all, and the one before it knows their old places.
     private func settleCheckpoint() {
-        guard flush.begun >= checkpointer.flushNumber, !flush.isRunning else { return }
+        guard flush.begun >= checkpointer.flushNumber, !flush.isRunning, flush.late.isEmpty else {
+            return
+        }
+        if flush.lastBesideLate >= checkpointer.flushNumber {  // it may not have covered all
+            checkpointer.flushNumber = flush.begun + 1
+            flush.isWanted = true
+            return
+        }
         var isLost = flush.lastFailed >= checkpointer.flushNumber
         segments.forEach { id in
             if segments[id].holdsLostMoves && segments[id].liveBlocks > 0 { isLost = true }

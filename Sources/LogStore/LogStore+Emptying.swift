@@ -427,6 +427,6 @@ extension LogStore {
     }
 
     func flushCovers(_ segment: UInt32) -> Bool {
-        flush.isRunning && flush.running.contains(segment)
+        flush.isRunning && flush.running.contains(segment) || flush.late.segments.contains(segment)
     }
 }

@@ -261,7 +261,7 @@ package final class LogStore {
             for device in pacers.indices { advancePacer(device) }
             advanceReclaim()
             heat.age(admittedBytes: statistics.admittedBytes)
-            advanceFlush()
+            if advanceFlush() { progressed = true }
             advanceCheckpoint()
             if !lister.isIdle { advanceList() }
             advanceScrub()

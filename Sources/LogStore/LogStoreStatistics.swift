@@ -62,6 +62,8 @@ package struct LogStoreStatistics: Sendable {
     package var gradeChanges: UInt64 = 0
     package var probes: UInt64 = 0
     package var silences: UInt64 = 0
+    /// Flushes that ended without devices that do badly.
+    package var partedFlushes: UInt64 = 0
 
     package var scrub = ScrubStatistics()
 

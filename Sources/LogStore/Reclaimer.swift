@@ -159,7 +159,7 @@ extension LogStore {
     /// nothing else is under way that could: segments in reserve have been lost to quarantine.
     private func waitsForItself(_ device: Int) -> Bool {
         guard reclaimers[device].pending > 0, reclaimers[device].clean.isEmpty, !flush.isRunning,
-            flush.waiting.isEmpty
+            flush.waiting.isEmpty, flush.late.isEmpty
         else { return false }
         for stream in streams.indices where streams[stream].groupsInFlight > 0 { return false }
         switch reclaimers[device].phase {
@@ -233,11 +233,14 @@ extension LogStore {
     }
 
     private func startReclaim(_ device: Int) {
-        if let segment = takeBeside(device) {
+        let wanted = reserved(device) + configuration.cleanSegments
+        // What is carried on for spreading may need a segment: those that only have to be made
+        // come first, or writers would be refused for want of what this very victim holds up.
+        let makesFirst = reclaimers[device].clean.count < wanted && canCreate(device)
+        if !makesFirst, let segment = takeBeside(device) {
             startVictim(device, segment)
             return
         }
-        let wanted = reserved(device) + configuration.cleanSegments
         guard reclaimers[device].clean.count < wanted || wantReclaim || rewriting else { return }
         if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
             if clock.monotonic >= reclaimers[device].createAt { createSegment(device) }

@@ -117,9 +117,9 @@ import Testing
             }
         }
 
-        /// Lets the loops turn for so long.
+        /// Lets the loops turn for so long; or to their end, which is when all have their answer.
         func run(_ span: UInt64, goOn: Bool = true) -> Shares {
-            let end = world.clock.monotonic + span
+            let end = goOn ? world.clock.monotonic + span : UInt64.max
             var shares = Shares()
             while goOn ? world.clock.monotonic < end : !waiting.isEmpty {
                 if !world.store.pump() {
@@ -236,7 +236,8 @@ import Testing
         #expect(log.devices.allSatisfy { $0.state == .healthy })
         let again = load.run(span)
         #expect(Double(again.second) >= 0.9 * Double(well.second))
-        #expect(Double(again.puts) >= 0.8 * Double(well.puts))
+        // What its failed flush has thrown in doubt is not written to before the next opening.
+        #expect(Double(again.puts) >= 0.5 * Double(well.puts))
         _ = load.run(0, goOn: false)
         world.settle()
         #expect(load.held.keys.allSatisfy { world.sink.releases.contains($0) })

@@ -181,6 +181,7 @@ extension World {
         }
         tally.add("changes of health", log.gradeChanges)
         tally.add("devices given up", log.silences)
+        tally.add("flushes without a late device", log.partedFlushes)
         tally.add("probes", log.probes)
         collectPrefetching()
         let staged = store.statistics
