@@ -26,7 +26,17 @@ extension LogStore {
         healthNow = clock.monotonic
         var changed = false
         for device in lanes.indices where devices[device].state.isPresent {
-            if watch(device) { changed = true }
+            let isOver = watch(device)
+            // Told before anything is answered that follows from it.
+            let grade = devices[device].health.grade
+            if grade != lanes[device].grade {
+                gradeChanged(device, to: grade)
+                changed = true
+            }
+            if isOver {
+                giveUp(device)
+                changed = true
+            }
             if lanes[device].gaveUp, !lanes[device].waiting.isEmpty {
                 giveUpWaiting(device)
                 changed = true
@@ -36,17 +46,12 @@ extension LogStore {
             {
                 probe(device)
             }
-            let grade = devices[device].health.grade
-            if grade != lanes[device].grade {
-                gradeChanged(device, to: grade)
-                changed = true
-            }
         }
         if manifestState.failed != 0, catchUp() { changed = true }
         return changed
     }
 
-    /// Whether the device was given up now.
+    /// Whether what the device has under way is to be given up now.
     private func watch(_ device: Int) -> Bool {
         guard lanes[device].underWay > 0 else { return false }
         if lanes[device].silentSince == 0 {
@@ -61,7 +66,6 @@ extension LogStore {
             !devices[device].takesWrites, recovery == nil
         {
             lanes[device].gaveUp = true
-            giveUp(device)
             return true
         }
         return false

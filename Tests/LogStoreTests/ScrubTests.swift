@@ -232,7 +232,7 @@ import Testing
 
     @Test func itGoesOnWhereItWas() throws {
         let (world, _) = try filled(rate: 1 << 20)
-        wait(world, 8 * Self.second)
+        wait(world, 19 * Self.second / 2)
         let segments = world.store.log.statistics.scrub.segments
         try #require(segments >= 2 && world.store.log.statistics.scrub.passes == 0)
         world.close()

@@ -62,6 +62,8 @@ import Testing
         var held: [UInt64: Int] = [:]
         var random = SplitMix64(seed: 11)
         var nextFresh = 0
+        /// Readers that were told of a miss, which takes no time: they ask again with the others.
+        var resting = 0
         static let slots = 1024
 
         init(_ world: World, _ space: UInt16) {
@@ -141,7 +143,16 @@ import Testing
                     } else {
                         free.append(ended.slot)
                     }
-                    if goOn { start(ended.work) }
+                    guard goOn else { continue }
+                    if answer.status == .miss {
+                        resting += 1
+                    } else {
+                        start(ended.work)
+                        while resting > 0 {
+                            resting -= 1
+                            start(.second)
+                        }
+                    }
                 }
             }
             return shares
