@@ -117,27 +117,6 @@ extension LogStore {
         }
     }
 
-    /// Buffers that values may have on one device: where there are others, so many are left that
-    /// these go on when the device holds all of its own.
-    private func mayOpenGroup(_ stream: Int) -> Bool {
-        // What waits for a segment keeps its buffers until reclaim has made one, which needs its
-        // own for what it carries on.
-        if streams[stream].kind != .fresh, freeGroups > 0, isShort(streams[stream].device),
-            !(0..<groupCount).contains(where: { groups[$0].inUse && groups[$0].stream == stream })
-        {
-            return true
-        }
-        // The last buffer is kept for records, so that a delete never waits for values to drain.
-        guard freeGroups > (streams[stream].isRecords ? 0 : 1) else { return false }
-        guard devices.count > 1 else { return true }
-        let device = streams[stream].device
-        var held = 0
-        for group in 0..<groupCount
-        where groups[group].inUse && streams[groups[group].stream].device == device { held += 1 }
-        let half = max(2, groupCount / 2)
-        return held < (streams[stream].isRecords ? half : half - 1)
-    }
-
     // MARK: Filling
 
     private func place(_ operation: Int32, _ stream: Int) -> Bool {
