@@ -139,11 +139,13 @@ extension LogStore {
         return scrub.nextAt
     }
 
+    /// What has no life, since no end of it told one at the opening, has nothing to be read.
     private func isScrubbable(_ id: UInt32) -> Bool {
         let device = SegmentTable.device(id)
         return device < devices.count && devices[device].state == .healthy
             && SegmentTable.local(id) < segments.counts[device] && segments[id].state == .sealed
-            && segments[id].groupsInFlight == 0 && segments[id].file >= 0
+            && segments[id].generation != 0 && segments[id].groupsInFlight == 0
+            && segments[id].file >= 0
     }
 
     /// Whether anybody else has something to do on the device.

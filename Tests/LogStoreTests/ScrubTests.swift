@@ -180,6 +180,25 @@ import Testing
         #expect(misses(world, space).isEmpty)
     }
 
+    /// Recovery has told of it; nothing lies in it until it has a new life.
+    @Test func aSegmentWithoutALifeIsLeft() throws {
+        let (world, _) = try filled()
+        let segment = try #require(world.segment(.sealed))
+        let ends = [0, Int(world.store.log.segmentPages) - 1].map {
+            world.place(segment: segment, page: $0)
+        }
+        world.close()
+        for end in ends { world.flip(end, byte: 20) }
+        try world.open()
+        try #require(world.store.log.segments[segment].state == .sealed)
+        try #require(world.store.log.segments[segment].generation == 0)
+        waitForPass(world)
+        #expect(world.store.log.statistics.recovery.damagedSegments == 1)
+        #expect(world.store.log.statistics.scrub.damagedPages == 0)
+        #expect(rot(world).isEmpty)
+        world.checkAccounts()
+    }
+
     @Test func aReadThatWentAstrayIsNoRot() throws {
         var plan = FaultPlan.none
         plan[.misdirectedRead] = 0.01
