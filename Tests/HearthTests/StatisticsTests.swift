@@ -45,7 +45,8 @@ import Testing
         #expect(
             object.keys.sorted() == [
                 "deletes", "devices", "driver", "durableVersion", "gets", "hints", "memory",
-                "prefetch", "puts", "reads", "reclaim", "recovery", "space", "trouble", "writes",
+                "prefetch", "puts", "reads", "reclaim", "recovery", "scrub", "space", "trouble",
+                "writes",
             ])
         let gets = try #require(object["gets"] as? [String: Any])
         #expect((gets["missesByReason"] as? [String: Int]) == ["neverPut": 1])
