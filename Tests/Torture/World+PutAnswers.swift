@@ -7,7 +7,7 @@ import Staging
 extension World {
     func putEnded(_ client: Client, _ answer: StoreAnswer) {
         model.namespaces[client.space].keys[client.key].writesInFlight -= 1
-        let excused = damage + errors > 0 || hardship
+        let excused = damage + errors > 0 || hardship || isTroubled(since: client.changesAt)
         switch answer.status {
         case .stored: stored(client, answer)
         case .alreadyPresent, .conflict: present(client, answer)
