@@ -69,11 +69,6 @@ package final class PrefixJudge: Sendable {
         state.withLock { $0.devices[min(max(device, 0), 31)].cost }
     }
 
-    /// Tokens a second as the engine told them, 0 if it has not.
-    package var toldTokensPerSecond: Double {
-        state.withLock { $0.rate.tokenNanoseconds > 0 ? 1e9 / $0.rate.tokenNanoseconds : 0 }
-    }
-
     /// Decides; `find` is asked for one block after the other, until it has none.
     package func decide(
         _ ask: PrefixAsk, namespaceSlot: UInt16, keys: Int, now: UInt64,
@@ -123,10 +118,15 @@ package final class PrefixJudge: Sendable {
         return (prefix, devices, rate)
     }
 
+    /// Nanoseconds of a block at the most, some thirty years: what is computed from it is a number.
+    private static let slowest = 1e18
+
     private static func rate(_ state: State, _ ask: PrefixAsk, _ slot: UInt16) -> Double {
         let tokens = Double(ask.tokensPerBlock)
-        if ask.tokensPerSecond > 0 { return tokens * 1e9 / ask.tokensPerSecond }
-        if state.rate.tokenNanoseconds > 0 { return tokens * state.rate.tokenNanoseconds }
+        if ask.tokensPerSecond > 0 { return min(slowest, tokens * 1e9 / ask.tokensPerSecond) }
+        if state.rate.tokenNanoseconds > 0 {
+            return min(slowest, tokens * state.rate.tokenNanoseconds)
+        }
         return state.rate.blockNanoseconds(slot)
     }
 }

@@ -84,6 +84,9 @@ package struct PrefixDecision: Sendable, Equatable {
 }
 
 package struct ProfitablePrefix {
+    /// Bytes that claims before this one are taken to ask for yet, at the most.
+    private static let mostUnasked: UInt64 = 1 << 60
+
     private let question: PrefixQuestion
     private let devices: PrefixDevices
     private let starts: Double
@@ -210,8 +213,9 @@ package struct ProfitablePrefix {
             let cost = devices[device].cost
             let from = max(loads, backlog(device))
             let until = question.now &+ UInt64(min(from + read[device] * cost.perByte, 1e18))
-            devices[device].claimed =
-                devices[device].cost.begun + unasked(devices[device]) + UInt64(read[device])
+            // Whoever asks and never loads piles up claims: to a bound.
+            let open = min(unasked(devices[device]), Self.mostUnasked) + UInt64(read[device])
+            devices[device].claimed = devices[device].cost.begun &+ open
             devices[device].freeAt = max(devices[device].freeAt, until)
         }
         return made

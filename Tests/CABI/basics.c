@@ -56,7 +56,8 @@ static void blocks(hearth_store store, hearth_namespace space, hearth_queue queu
     CHECK(hearth_contains(space, &b.data, sizeof b.data, keys, BATCH, found) == BATCH);
     CHECK(hearth_prefix(space, &b.data, sizeof b.data, keys, BATCH) == BATCH);
     /* Without a rate everything is claimed, and against an engine this slow too, or one block. */
-    hearth_prefix_ask ask = {0};
+    hearth_prefix_ask ask;
+    memset(&ask, 0, sizeof ask);
     CHECK(sizeof ask == 96);
     ask.tokens_per_block = 16;
     CHECK(hearth_prefix_worth(space, &b.data, sizeof b.data, keys, BATCH, &ask) >= 1);

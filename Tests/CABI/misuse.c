@@ -142,13 +142,16 @@ static void pointers(hearth_store store, hearth_namespace space, hearth_queue qu
     REFUSED(hearth_prefix(space, "k", 1, &key, 1), HEARTH_E_ARGUMENT, "1 to 512");
     CHECK(hearth_contains(space, NULL, 0, NULL, 0, NULL) == 0);
     CHECK(hearth_prefix(space, NULL, 0, NULL, 0) == 0);
-    hearth_prefix_ask ask = {0};
+    hearth_prefix_ask ask;
+    memset(&ask, 0, sizeof ask);
     REFUSED(hearth_prefix_worth(space, NULL, 0, NULL, 0, NULL), HEARTH_E_ARGUMENT, "ask");
     REFUSED(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask), HEARTH_E_ARGUMENT, "per_block");
     ask.tokens_per_block = 1;
     CHECK(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask) == 0);
     ask.tokens_per_second = -1;
     REFUSED(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask), HEARTH_E_ARGUMENT, "per_second");
+    ask.tokens_per_second = 5e-324; /* a block takes longer than any number says */
+    CHECK(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask) == 0);
     ask.tokens_per_second = 0;
     ask.reserved[1] = 1;
     REFUSED(hearth_prefix_worth(space, NULL, 0, NULL, 0, &ask), HEARTH_E_ARGUMENT, "reserved");

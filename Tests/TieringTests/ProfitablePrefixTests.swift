@@ -210,6 +210,38 @@ private func decide(
         #expect(after < before / 20)
     }
 
+    /// Whatever an engine tells, and however often it asks without loading, there is an answer.
+    @Test func absurdQuestionsAreAnswered() {
+        let judge = PrefixJudge()
+        let slow = devices(perByte: 1e300)
+        for rate in [Double.leastNonzeroMagnitude, 1e-300, 1, .greatestFiniteMagnitude, 0] {
+            for after in [UInt64(0), 1, .max] {
+                for keys in [0, 1, 3] {
+                    var ask = PrefixAsk(tokensPerBlock: keys == 1 ? .max : 1)
+                    (ask.tokensPerSecond, ask.tokensAfter) = (rate, after)
+                    (ask.startsIn, ask.loadsIn) = (after, after)
+                    ask.layers = keys == 3 ? .max : 1
+                    let made = judge.decide(ask, namespaceSlot: 0, keys: keys, now: 1) { _ in
+                        PrefixBlock(bytes: .max, device: 0)
+                    }
+                    #expect(made.present == keys && made.blocks <= keys)
+                    #expect(made.readyIn <= 1 << 60 && made.endIn <= 1 << 60)
+                    judge.computed(tokens: 1, nanoseconds: .max)
+                }
+            }
+        }
+        // Claims that nobody asks for pile up, to a bound.
+        var known = slow
+        known[0].claimed = 1 << 62
+        known[0].freeAt = .max
+        let question = PrefixQuestion(now: 1, blocks: 1, blockNanoseconds: 0)
+        for _ in 0..<100 {
+            #expect(
+                decide(question, [PrefixBlock(bytes: .max, device: 0)], &known).blocks == 1)
+            known[0].claimed = max(known[0].claimed, known[0].claimed &+ 1 << 61)
+        }
+    }
+
     @Test func theRateIsLearntFromPuts() {
         var rate = RecomputeRate()
         #expect(rate.blockNanoseconds(3) == 0)

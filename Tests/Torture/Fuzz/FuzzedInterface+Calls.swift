@@ -27,6 +27,14 @@ extension FuzzedInterface {
         let space = handle(spaces[choices.below(spaces.count)], &choices)
         let used = UInt64(choices.below(8) == 0 ? choices.below(Self.dataBytes) : Self.dataBytes)
         let most = Int64(count)
+        if choices.below(3) == 0 {
+            var ask = question(&choices)
+            let result = hearth_prefix_worth(space, data.base, used, keys, UInt32(count), &ask)
+            if result >= 0, ask.present < UInt64(result) || ask.present > UInt64(count) {
+                return "prefix worth found \(ask.present) and took \(result)"
+            }
+            return answer("prefix worth", result, most: most)
+        }
         if choices.below(2) == 0 {
             let result = hearth_prefix(space, data.base, used, keys, UInt32(count))
             return answer("prefix", result, most: most)
@@ -39,6 +47,26 @@ extension FuzzedInterface {
             return "contains counted \(result)"
         }
         return answer("contains", result, most: most)
+    }
+
+    /// What computing takes, now and then absurd; and what it has taken.
+    private func question(_ choices: inout Choices) -> hearth_prefix_ask {
+        var ask = hearth_prefix_ask()
+        ask.tokens_per_block = UInt32(choices.below(64))
+        ask.tokens_per_second = Double(choices.below(3)) * 1000
+        for _ in 0..<choices.below(4) {
+            let value = choices.word()
+            switch choices.below(7) {
+            case 0: ask.tokens_per_second = Double(bitPattern: value)
+            case 1: ask.tokens_per_block = UInt32(truncatingIfNeeded: value)
+            case 2: ask.layers = UInt32(truncatingIfNeeded: value)
+            case 3: ask.tokens_after = value
+            case 4: ask.starts_in_ns = value
+            case 5: ask.loads_in_ns = value
+            default: _ = hearth_computed(handle(store, &choices), value, choices.word())
+            }
+        }
+        return ask
     }
 
     /// The fields of a hint: offset and width.

@@ -1,6 +1,7 @@
 /* Namespace: lookups, answered from memory with the GIL held, and batches that wait. */
 #include "binding.h"
 
+#include <float.h>
 #include <structmember.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -210,9 +211,17 @@ static PyObject *prefix(NamespaceObject *space, PyObject *const *arguments, Py_s
 static int take_ask(PyObject *const *values, hearth_prefix_ask *ask)
 {
     if (take_uint32(values[1], "tokens_per_block", &ask->tokens_per_block) < 0) return -1;
+    if (ask->tokens_per_block == 0) {
+        PyErr_SetString(PyExc_ValueError, "tokens_per_block is 0; it is 1 to 2^32 - 1");
+        return -1;
+    }
     if (values[2] && values[2] != Py_None) {
         double rate = PyFloat_AsDouble(values[2]);
         if (rate == -1 && PyErr_Occurred()) return -1;
+        if (!(rate >= 0 && rate <= DBL_MAX)) {
+            PyErr_Format(PyExc_ValueError, "tokens_per_second is %R; it is 0 or more", values[2]);
+            return -1;
+        }
         ask->tokens_per_second = rate;
     }
     if (values[3] && take_uint64(values[3], "tokens_after", &ask->tokens_after) < 0) return -1;
