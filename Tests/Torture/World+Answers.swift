@@ -129,14 +129,7 @@ extension World: StoreSink {
             for key in model.namespaces[space].keys.indices {
                 guard let index = model.namespaces[space].keys[key].revision(version: version)
                 else { continue }
-                model.namespaces[space].keys[key].revisions[index].state = .maybe
-                model.namespaces[space].keys[key].must = false
-                var floor = model.namespaces[space].keys[key].deletedFloor
-                for revision in model.namespaces[space].keys[key].revisions
-                where revision.state == .stored {
-                    floor = max(floor, revision.version)
-                }
-                model.namespaces[space].keys[key].floor = floor
+                model.namespaces[space].keys[key].lost(index, life: openings)
                 return
             }
         }
@@ -200,6 +193,7 @@ extension World: StoreSink {
             fail("wrong length or shard count: \(describe(client, answer))")
         }
         model.namespaces[client.space].keys[client.key].revisions[index].version = answer.version
+        model.namespaces[client.space].keys[client.key].revisions[index].life = openings
         if revision.state == .maybe {
             model.namespaces[client.space].keys[client.key].revisions[index].state = .stored
         }

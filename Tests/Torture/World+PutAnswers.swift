@@ -53,6 +53,7 @@ extension World {
         var key = model.namespaces[space].keys[number]
         key.revisions[client.revision].version = answer.version
         key.revisions[client.revision].state = .stored
+        key.revisions[client.revision].life = openings
         let expiring = key.revisions[client.revision].expires.seconds != 0
         let own = client.operation.timeToLive
         let general = model.namespaces[space].timeToLive
@@ -100,6 +101,7 @@ extension World {
         let own = key.revisions[client.revision]
         if let index = key.revision(version: answer.version) {
             let other = key.revisions[index]
+            model.namespaces[client.space].keys[client.key].revisions[index].life = openings
             let same =
                 other.length == own.length && other.shardCount == own.shardCount
                 && (own.shardCount == 1 || sameShards(own, other))
