@@ -67,10 +67,25 @@ extension LogStore {
         return (entry, .none)
     }
 
+    /// Whether there is a copy that a put takes the place of though no lookup finds it: on a device
+    /// that is not read at present, or damaged. Its device may come back, and the damage may not be
+    /// there at the next opening; one that has expired stays away.
+    package func hidesCopy(_ fingerprint: Fingerprint) -> Bool {
+        guard let entry = present(fingerprint) else { return quarantinedKeys.contains(fingerprint) }
+        return entry.isDamaged || !isReadable(SegmentTable.device(entry.place.segment))
+    }
+
     /// Whether the device may be read; in place, since a copy of it is several retains.
     @inline(__always)
     func isReadable(_ device: Int) -> Bool {
         devices.withUnsafeBufferPointer { $0[device].isReadable }
+    }
+
+    /// A bit for each device that is not read at present.
+    package var unreadableDevices: UInt32 {
+        var bits: UInt32 = 0
+        for device in devices.indices where !isReadable(device) { bits |= 1 << UInt32(device) }
+        return bits
     }
 
     /// Whether the device answers as it always did.

@@ -34,6 +34,12 @@ extension StagedStore {
                 serve(index, found.slot, tier: .staging)
                 return
             }
+            if found.state == .dirty {
+                // It has expired before it was written. What is on disk is older.
+                note(index, .miss)
+                answer(index, .miss, reason: .expired)
+                return
+            }
             // A direct get joins only a prefetch: that is ahead, and its memory is no cache more.
             if found.state == .filling,
                 slot.pointee.message.mode != .direct || isPrefetching(found.slot)

@@ -254,6 +254,21 @@ private final class Refusal: WriteGate {
         world.store.staged.gate = nil
     }
 
+    /// Callers look into the shared index, which has what lies on the device.
+    @Test func aPrefixEndsAtABlockOnADeviceThatIsNotRead() throws {
+        let (world, space, _) = try oneAway()
+        func present() -> Int {
+            world.store.judge.decide(
+                PrefixAsk(tokensPerBlock: 16), namespaceSlot: space, keys: 3,
+                now: world.clock.monotonic
+            ) { PrefixBlock(bytes: 4096, device: $0 == 0 ? 0 : 1) }.present
+        }
+        #expect(present() == 1)
+        world.machine.release("/b/store")
+        world.pass(8 * Self.second)
+        #expect(present() == 3)
+    }
+
     /// A block that expires while it waits for its write has taken the place of the older one all
     /// the same.
     @Test func whatExpiresBeforeItIsWrittenUncoversNothing() throws {
