@@ -45,7 +45,7 @@ extension Statistics {
         public var unsure: UInt64 = 0
         /// Blocks taken back before their reading began.
         public var cancelled: UInt64 = 0
-        /// Blocks not brought because their device is slow.
+        /// Blocks not brought because their device is slow, and another one is not.
         public var avoided: UInt64 = 0
         /// Blocks that were asked for before their reading began.
         public var overtaken: UInt64 = 0

@@ -117,7 +117,10 @@ package struct DeviceHealth: Sendable {
     package mutating func silent(_ nanoseconds: UInt64, hasOthers: Bool, at now: UInt64) {
         if nanoseconds >= Self.longSilence, hasOthers {
             worsen(.suspect, at: now)
-        } else if nanoseconds >= max(Self.lateSilence, 2 * Self.lateFactor * usual) {
+        } else if nanoseconds >= max(Self.lateSilence, 2 * Self.lateFactor * usual),
+            hasOthers || answers >= Self.leastAnswers
+        {
+            // One that is alone is known before it is judged: it may always be like that.
             worsen(.slow, at: now)
         }
     }

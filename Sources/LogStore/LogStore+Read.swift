@@ -93,6 +93,14 @@ extension LogStore {
         devices.withUnsafeBufferPointer { $0[device].state == .healthy }
     }
 
+    /// Whether nothing is asked of the device that can be asked of another, or not at all: it answers
+    /// late, and another one does not. Alone, slow or not, it is all that there is.
+    package func isSpared(_ device: Int) -> Bool {
+        if devices.count == 1 || isHealthy(device) { return false }
+        for other in devices.indices where isHealthy(other) { return true }
+        return false
+    }
+
     /// Bytes of a block's whole stored image; nil while its shard table is needed and not cached.
     package func imageBytes(_ fingerprint: Fingerprint, _ entry: IndexEntry) -> Int? {
         let layout = layout(entry)

@@ -23,11 +23,11 @@ final class DeviceShares {
         shares[Int(block.device)].bytes -= Int(block.bytes)
     }
 
-    /// Of all devices, or of those of a log that do well.
+    /// Of all devices, or of those of a log that are not spared.
     func sum(_ log: LogStore?) -> (blocks: Int, bytes: Int) {
         var sum = (blocks: 0, bytes: 0)
         for device in 0..<(log?.devices.count ?? SegmentTable.maximumDevices)
-        where log?.isHealthy(device) ?? true {
+        where !(log?.isSpared(device) ?? false) {
             sum.blocks += shares[device].blocks
             sum.bytes += shares[device].bytes
         }

@@ -284,7 +284,7 @@ package final class Prefetcher {
         }
         if isLive, let entry = log.lookup(whole).entry, !entry.isDamaged {
             let device = SegmentTable.device(entry.place.segment)
-            if log.isHealthy(device) {
+            if !log.isSpared(device) {
                 block.pointee.device = UInt8(truncatingIfNeeded: device)
                 let (shards, all) = (Int(block.pointee.shardCount), entry.shardCount)
                 // Of a part about its share.

@@ -98,6 +98,21 @@ import Testing
         #expect(health.grade == .slow)
     }
 
+    /// Nothing says yet that a minute is late; with others beside it, nobody waits to find out.
+    @Test func whatIsAloneIsKnownBeforeItIsJudged() {
+        var health = DeviceHealth()
+        health.silent(60_000 * Self.millisecond, hasOthers: false, at: 1)
+        #expect(health.grade == .healthy)
+        for _ in 0..<200 { health.answered(4_000 * Self.millisecond, others: 0, at: 1) }
+        health.silent(60_000 * Self.millisecond, hasOthers: false, at: 1)
+        #expect(health.grade == .healthy && health.spells == 0)
+        health.silent(64_000 * Self.millisecond, hasOthers: false, at: 1)
+        #expect(health.grade == .slow)
+        var other = DeviceHealth()
+        other.silent(DeviceHealth.lateSilence, hasOthers: true, at: 1)
+        #expect(other.grade == .slow)
+    }
+
     @Test func errorsInARow() {
         var health = settled()
         func fail(_ count: Int, hasOthers: Bool, at now: UInt64 = 5) {

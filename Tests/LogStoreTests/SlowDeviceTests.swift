@@ -24,12 +24,12 @@ import Testing
         bytesPerSecond: 600_000_000, channels: 64)
 
     private func twoDevices(
-        segments: Int = 40, latency: LatencyModel = drive
+        segments: Int = 40, latency: LatencyModel = drive, staging: Int = 0
     ) throws -> (World, UInt16) {
         let machine = SimulatedMachine()
         for directory in Self.pair { machine.addDevice(directory) }
         var configuration = World.configuration(
-            directories: Self.pair, segments: segments, staging: 0)
+            directories: Self.pair, segments: segments, staging: staging)
         configuration.log.groupBytes = 1 << 20
         configuration.log.indexEntries = 1 << 14
         configuration.log.operations = 1024
@@ -258,7 +258,8 @@ import Testing
     /// Submits without waiting: an operation over bytes that stay where they are.
     private func begin(
         _ world: World, _ kind: StoreOperationKind, _ key: String, _ space: UInt16,
-        _ bytes: UnsafeMutableRawBufferPointer? = nil
+        _ bytes: UnsafeMutableRawBufferPointer? = nil,
+        _ change: (inout StoreOperation) -> Void = { _ in }
     ) -> UInt64 {
         let token = world.token()
         let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
@@ -277,6 +278,7 @@ import Testing
                 operation.pieceCount = 1
                 operation.length = UInt32(bytes.count)
             }
+            change(&operation)
             #expect(world.store.submit(operation))
         }
         return token
@@ -363,5 +365,47 @@ import Testing
         // With both members there the records are carried on to the second.
         wait(world, 10 * second)
         #expect(world.store.log.recordsAreSpread)
+    }
+
+    /// A put of a block whose older copy lies on a device that is away is written even where puts
+    /// stay in memory alone: expired there, it would let the older one be seen again.
+    @Test func memoryAloneHidesNoOlderCopy() throws {
+        let (world, space) = try twoDevices(
+            segments: 12, latency: .constant(100_000), staging: 4 << 20)
+        for number in 0..<200 {
+            #expect(world.put("key-\(number)", space, revision: 0, length: 50_000) == .stored)
+        }
+        let there = (0..<200).filter { number in
+            world.entry("key-\(number)", space).map {
+                SegmentTable.device($0.place.segment) == 1
+            } ?? false
+        }
+        try #require(there.count > 20)
+        _ = world.store.arena?.removeAll(namespaceSlot: space)
+        world.machine.hang(Self.pair[1])
+        let memory = (0..<2).map { _ in
+            UnsafeMutableRawBufferPointer.allocate(byteCount: 50_000, alignment: 4096)
+        }
+        _ = begin(world, .get, "key-\(there[1])", space, memory[0])
+        let second: UInt64 = 1_000_000_000
+        wait(world, 3 * second)
+        #expect(world.store.log.devices[1].state == .suspect)
+        world.store.dirtyLimit = 0
+        let key = "key-\(there[0])"
+        memory[1].copyBytes(from: payload(key, revision: 1, length: 50_000))
+        let put = begin(world, .put, key, space, memory[1]) {
+            $0.durability = .volatile
+            $0.timeToLive = 20
+        }
+        wait(world, second)
+        #expect(world.sink.answers[put]?.status == .stored)
+        world.machine.release(Self.pair[1])
+        wait(world, 8 * second)
+        #expect(world.store.log.devices[1].state == .healthy)
+        #expect(world.missed(key, space, revision: 1, length: 50_000) == nil)
+        wait(world, 15 * second)
+        #expect(world.store.statistics.volatileLost == 0)
+        #expect(world.missed(key, space, revision: 0, length: 50_000) != nil)
+        memory.forEach { $0.deallocate() }
     }
 }
