@@ -93,8 +93,8 @@ extension LogStore {
         devices.withUnsafeBufferPointer { $0[device].state == .healthy }
     }
 
-    /// Whether nothing is asked of the device that can be asked of another, or not at all: it answers
-    /// late, and another one does not. Alone, slow or not, it is all that there is.
+    /// Whether nothing is asked of the device that can be asked of another, or not at all: it
+    /// answers late, and another one does not. Alone, slow or not, it is all that there is.
     package func isSpared(_ device: Int) -> Bool {
         if devices.count == 1 || isHealthy(device) { return false }
         for other in devices.indices where isHealthy(other) { return true }
