@@ -149,6 +149,10 @@ public struct Configuration: Sendable {
     /// What is left below it goes to writing blocks that are asked for again when their segment is
     /// needed. Default 1.15; 1 (never again) to 4.
     public var writeAmplification = 1.15
+    /// Bytes a second that are read in the background to find what has rotted; 0 (the default) for
+    /// no such reading, at most 16 GiB. Every read is checked anyway: this is for what is read
+    /// seldom and must not be lost unnoticed, as in store mode. 1 MiB/s goes through 86 GB a day.
+    public var scrubBytesPerSecond = 0
     /// Cache mode: after how many value bytes admitted, as a share of the capacity, what is known
     /// of how often a block is asked for counts half. Default 0.5; 0.01 to 100.
     public var heatHalfLife = 0.5
@@ -217,6 +221,7 @@ public struct Configuration: Sendable {
         made.operations = operationsInFlight
         made.cleanSegments = cleanSegments
         made.writeAmplification = writeAmplification
+        made.scrubBytesPerSecond = UInt64(max(0, scrubBytesPerSecond))
         made.heatHalfLife = heatHalfLife
         made.tableCacheBytes = tables
         made.allowAbsent = allowAbsentMembers

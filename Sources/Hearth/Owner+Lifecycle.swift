@@ -54,12 +54,12 @@ extension Owner {
     func advanceClosing() {
         switch lifecycle.phase {
         case .draining:
-            guard isQuiet else { return }
+            guard isQuiet || leaveSilent() else { return }
             lifecycle.phase = .flushing
             let token = control { [unowned self] _ in startCheckpoint() }
             store.flush(token: token, through: UInt64.max)
         case .settling:
-            guard isQuiet else { return }
+            guard isQuiet || leaveSilent() else { return }
             lifecycle.phase = .closed
         default: break
         }
@@ -138,8 +138,14 @@ final class OwnerThread: Sendable {
             opened(.failure(HearthError(driver: error)))
             return
         }
-        let closers = serve(driver)
-        driver.shutdown()
+        let (closers, remnant) = serve(driver)
+        if let remnant {
+            // The kernel may still write where these requests point: memory stays, and the driver
+            // with it.
+            _ = Unmanaged.passRetained(remnant)
+        } else {
+            driver.shutdown()
+        }
         for closer in closers { closer() }
     }
 
@@ -151,8 +157,11 @@ final class OwnerThread: Sendable {
         _ = Glibc.close(file)
     }
 
-    /// Opens and runs the store; on return nothing of it refers to the driver any more.
-    private func serve(_ driver: any BlockDriver) -> [@Sendable () -> Void] {
+    /// Opens and runs the store; on return nothing of it refers to the driver any more, but for a
+    /// store that a silent device still has requests of.
+    private func serve(
+        _ driver: any BlockDriver
+    ) -> (closers: [@Sendable () -> Void], remnant: StagedStore?) {
         let engine = Engine()
         let store: TieredStore
         do throws(StoreError) {
@@ -160,7 +169,7 @@ final class OwnerThread: Sendable {
                 configuration.tiered, driver: driver, clock: engine.clock)
         } catch {
             opened(.failure(HearthError(error)))
-            return []
+            return ([], nil)
         }
         if configuration.openMode == .strict {
             while !store.isRecovered || !store.isIdle {
@@ -169,7 +178,7 @@ final class OwnerThread: Sendable {
             if let failure = store.staged.log.recoveryFailure {
                 store.shutdown()
                 opened(.failure(HearthError(failure)))
-                return []
+                return ([], nil)
             }
         }
         let recorder: Recorder?
@@ -195,8 +204,9 @@ final class OwnerThread: Sendable {
         for waiter in owner.lifecycle.waitingForRecovery { waiter(false) }
         for sink in owner.eventSinks { sink.end() }
         engine.setDriver(nil)
+        let remnant = store.staged.log.leavesRequests ? store.staged : nil
         store.shutdown()
-        return owner.lifecycle.waitingForClose
+        return (owner.lifecycle.waitingForClose, remnant)
     }
 }
 

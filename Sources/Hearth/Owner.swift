@@ -35,8 +35,6 @@ final class Owner {
     @exclusivity(unchecked) var counts = OwnerCounts()
     var eventSinks: [EventSink] = []
     @exclusivity(unchecked) var lifecycle = Lifecycle()
-    /// Devices that stopped answering in this run.
-    var lostDevices: Set<Int> = []
     @exclusivity(unchecked) var hintWork = HintWork()
 
     private let slots: UnsafeMutablePointer<InFlight>
@@ -313,6 +311,17 @@ final class Owner {
         inFlight == 0 && workHead == work.count && replies.isEmpty && store.isIdle
     }
 
+    /// Whether only what hangs on a silent device is under way: closing does not wait for that.
+    /// What had no answer yet gets one.
+    func leaveSilent() -> Bool {
+        guard store.log.anySilent, workHead == work.count, replies.isEmpty,
+            store.isIdleBesideSilent
+        else { return false }
+        store.leaveSilent()
+        publish()
+        return true
+    }
+
     /// Answers everything that is still waiting in the inbox.
     func endRest() {
         let rest = engine.shut()
@@ -362,7 +371,6 @@ extension Owner: StoreSink {
     func happened(_ event: StoreEvent) {
         if case .recovered = event { lifecycle.recovered() }
         if case .volatileLost = event { counts.volatileLost += 1 }
-        if case .deviceOut(let index) = event { lostDevices.insert(index) }
         for sink in eventSinks { sink.take(Event(event)) }
     }
 

@@ -71,6 +71,10 @@ extension Owner {
             evictedBlocks: log.evictedBlocks, evictedBytes: log.evictedBytes,
             expiredBlocks: log.expiredBlocks, segments: log.reclaimedSegments,
             carriedRecords: log.carriedRecords, recordsTogether: log.recordsTogether)
+        made.scrub = Statistics.Scrub(
+            bytes: log.scrub.bytes, blocks: log.scrub.blocks, segments: log.scrub.segments,
+            passes: log.scrub.passes, damagedBlocks: log.scrub.damagedBlocks,
+            damagedPages: log.scrub.damagedPages)
         made.trouble = trouble(log)
         made.space = space()
         made.memory = memory()
@@ -94,8 +98,16 @@ extension Owner {
     ) -> Statistics.DeviceState {
         var made = Statistics.DeviceState()
         made.index = index
-        let away = member == 1 ? "absent" : "struck"
-        made.state = member != 0 ? away : lostDevices.contains(index) ? "out" : "serving"
+        made.state = member == 0 ? "healthy" : member == 1 ? "absent" : "struck"
+        if place < store.log.devices.count {
+            let device = store.log.devices[place]
+            if member == 0 { made.state = "\(device.state)" }
+            made.latencyNanoseconds = device.health.recent
+            made.usualLatencyNanoseconds = device.health.usual
+            made.errors = device.health.errors
+            made.spells = device.health.spells
+            made.probes = device.health.probes
+        }
         made.segments =
             place < store.log.segments.counts.count ? store.log.segments.counts[place] : 0
         return made

@@ -15,6 +15,7 @@ extension Statistics {
             $0.field("puts") { puts.write(&$0) }
             $0.field("deletes") { deletes.write(&$0) }
             $0.field("reads") { reads.write(&$0) }
+            $0.field("scrub") { scrub.write(&$0) }
             $0.field("writes") { writes.write(&$0) }
             $0.field("space") { space.write(&$0) }
             $0.field("reclaim") { reclaim.write(&$0) }

@@ -60,6 +60,19 @@ extension Statistics.Reads {
     }
 }
 
+extension Statistics.Scrub {
+    func write(_ text: inout some StatisticsText) {
+        text.object {
+            $0.number("bytes", bytes)
+            $0.number("blocks", blocks)
+            $0.number("segments", segments)
+            $0.number("passes", passes)
+            $0.number("damagedBlocks", damagedBlocks)
+            $0.number("damagedPages", damagedPages)
+        }
+    }
+}
+
 extension Statistics.Writes {
     func write(_ text: inout some StatisticsText) {
         text.object {
@@ -185,6 +198,11 @@ extension Statistics.DeviceState {
             $0.number("index", index)
             $0.string("state", state)
             $0.number("segments", segments)
+            $0.number("latencyNanoseconds", latencyNanoseconds)
+            $0.number("usualLatencyNanoseconds", usualLatencyNanoseconds)
+            $0.number("errors", errors)
+            $0.number("spells", spells)
+            $0.number("probes", probes)
         }
     }
 }

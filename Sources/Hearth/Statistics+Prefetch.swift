@@ -45,6 +45,8 @@ extension Statistics {
         public var unsure: UInt64 = 0
         /// Blocks taken back before their reading began.
         public var cancelled: UInt64 = 0
+        /// Blocks not brought because their device is slow, and another one is not.
+        public var avoided: UInt64 = 0
         /// Blocks that were asked for before their reading began.
         public var overtaken: UInt64 = 0
         /// Hinted blocks that had to be brought after all, since they left or were stored later.
@@ -98,6 +100,7 @@ extension Statistics.Prefetch {
         overflowed = core.overflowed
         unsure = core.unsure
         cancelled = core.cancelled
+        avoided = core.avoided
         overtaken = core.overtaken
         awakened = core.awakened
         forgotten = core.forgotten
@@ -130,6 +133,7 @@ extension Statistics.Prefetch {
             $0.number("overflowed", overflowed)
             $0.number("unsure", unsure)
             $0.number("cancelled", cancelled)
+            $0.number("avoided", avoided)
             $0.number("overtaken", overtaken)
             $0.number("awakened", awakened)
             $0.number("forgotten", forgotten)

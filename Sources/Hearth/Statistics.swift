@@ -85,6 +85,22 @@ public struct Statistics: Sendable, Equatable {
         public var movedBytes: UInt64 = 0
     }
 
+    /// What the scrubber has gone through.
+    public struct Scrub: Sendable, Equatable {
+        /// Bytes read.
+        public var bytes: UInt64 = 0
+        /// Live blocks checked.
+        public var blocks: UInt64 = 0
+        /// Segments gone through.
+        public var segments: UInt64 = 0
+        /// Times that all sealed segments were.
+        public var passes: UInt64 = 0
+        /// Blocks found rotten.
+        public var damagedBlocks: UInt64 = 0
+        /// Pages of headers, footers and descriptors found rotten.
+        public var damagedPages: UInt64 = 0
+    }
+
     /// Bytes written, by cause.
     public struct Writes: Sendable, Equatable {
         /// Groups: values, their padding and descriptors, records and reinserted blocks.
@@ -260,10 +276,22 @@ public struct Statistics: Sendable, Equatable {
     public struct DeviceState: Sendable, Equatable {
         /// Its number in the store.
         public var index = 0
-        /// serving, out (it stopped answering in this run), absent or struck.
+        /// healthy, slow (it answers late: values are written to others first), suspect (it takes
+        /// no writes, and what lies on it is a miss, until it answers probes), out (for this run),
+        /// absent or struck.
         public var state = ""
         /// Its segments, made or not.
         public var segments = 0
+        /// Mean latency of late, by size and queue; nanoseconds.
+        public var latencyNanoseconds: UInt64 = 0
+        /// The same over all the time that it was well.
+        public var usualLatencyNanoseconds: UInt64 = 0
+        /// Failed requests.
+        public var errors: UInt64 = 0
+        /// How often it has become slow, suspect or out.
+        public var spells: UInt64 = 0
+        /// Probes sent to see whether it is better.
+        public var probes: UInt64 = 0
     }
 
     /// Opening, by phase; nanoseconds.
@@ -308,6 +336,8 @@ public struct Statistics: Sendable, Equatable {
     public var deletes = Deletes()
     /// Bytes read.
     public var reads = Reads()
+    /// What was read to find rot.
+    public var scrub = Scrub()
     /// Bytes written.
     public var writes = Writes()
     /// Space.

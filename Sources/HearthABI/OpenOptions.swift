@@ -61,6 +61,7 @@ struct OpenOptions {
         case "group": configuration.groupBytes = try Self.bytes(name, value)
         case "group_buffers": configuration.groupBuffers = try Self.bytes(name, value)
         case "clean_segments": configuration.cleanSegments = try Self.bytes(name, value)
+        case "scrub": configuration.scrubBytesPerSecond = try Self.bytes(name, value)
         case "write_amplification": configuration.writeAmplification = try Self.number(name, value)
         case "heat_half_life": configuration.heatHalfLife = try Self.number(name, value)
         case "statistics_period":

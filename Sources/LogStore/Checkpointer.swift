@@ -34,6 +34,8 @@ struct Checkpointer {
     var device = 0
     var chunkRequests = [Int32](repeating: 0, count: Checkpointer.chunksInFlight + 1)
     var failed = false
+    /// Which attempt it is, in the tags of its requests.
+    var attempt: UInt32 = 0
     var offset: UInt64 = 0
     /// Bytes written by the store when the last one began.
     var lastWritten: UInt64 = 0
@@ -88,7 +90,12 @@ extension LogStore {
     }
 
     /// The device that keeps the checkpoints: the first that takes writes.
-    private var checkpointDevice: Int? { devices.firstIndex { $0.takesWrites } }
+    private var checkpointDevice: Int? {
+        devices.firstIndex { device in
+            // Of one that was given up, writes may still come to the file.
+            device.takesWrites && !orphanedCheckpoints.contains { $0.device == device.index }
+        }
+    }
 
     private func checkpointFile(_ device: Int, _ sequence: UInt64) -> FileID? {
         let number = Int(sequence % 2)
@@ -140,6 +147,8 @@ extension LogStore {
             return
         }
         checkpointer.sequence += 1
+        checkpointer.device = device
+        checkpointer.attempt = (checkpointer.attempt + 1) & 0xFFFF
         checkpointer.bucket = 0
         checkpointer.chunk = 0
         checkpointer.entries = 0
@@ -159,6 +168,7 @@ extension LogStore {
         header.beganVersion = nextVersion
         header.beganWall = wallSeconds
         header.segmentCount = UInt32(totalSegments)
+        if configuration.scrubBytesPerSecond > 0 { header.scrubbed = scrub.segment + 1 }
         let bytes = headerBytes
         checkpointer.offset = UInt64(bytes)
         memset(memory, 0, bytes)
@@ -194,10 +204,11 @@ extension LogStore {
         statistics.checkpointBytes += UInt64(bytes)
         issue(
             IORequest(
-                tag: Self.tag(.checkpoint, 0), operation: .write, file: file, fileOffset: 0,
+                tag: checkpointTag(), operation: .write, file: file, fileOffset: 0,
                 piece: Piece(
                     region: .process, offset: UInt64(UInt(bitPattern: memory)),
-                    length: UInt64(bytes))))
+                    length: UInt64(bytes))),
+            on: checkpointer.device)
     }
 
     /// Pages of a segment whose blocks, if they are alive, are in the index: what lies behind is
@@ -237,7 +248,7 @@ extension LogStore {
             statistics.checkpointBytes += UInt64(CheckpointChunk.chunkBytes)
             let requests = issueLater(
                 IORequest(
-                    tag: Self.tag(.checkpoint, number, UInt32(number) + 1), operation: .write,
+                    tag: checkpointTag(chunk: number), operation: .write,
                     file: file, fileOffset: checkpointer.offset,
                     piece: pool.piece(number, length: CheckpointChunk.chunkBytes)),
                 checkpointer.device)
@@ -256,7 +267,14 @@ extension LogStore {
     /// copies: so it counts only after a flush of everything that it tells of. Where moved blocks
     /// could not be flushed it does not count at all, and the one before it knows their old places.
     private func settleCheckpoint() {
-        guard flush.begun >= checkpointer.flushNumber, !flush.isRunning else { return }
+        guard flush.begun >= checkpointer.flushNumber, !flush.isRunning, flush.late.isEmpty else {
+            return
+        }
+        if flush.lastBesideLate >= checkpointer.flushNumber {  // it may not have covered all
+            checkpointer.flushNumber = flush.begun + 1
+            flush.isWanted = true
+            return
+        }
         var isLost = flush.lastFailed >= checkpointer.flushNumber
         segments.forEach { id in
             if segments[id].holdsLostMoves && segments[id].liveBlocks > 0 { isLost = true }
@@ -274,19 +292,28 @@ extension LogStore {
         checkpointer.pendingIO = 1
         issue(
             IORequest(
-                tag: Self.tag(.checkpoint, 0), operation: .sync, file: file, fileOffset: 0,
-                piece: Piece(region: .process, offset: 0, length: 0)))
+                tag: checkpointTag(), operation: .sync, file: file, fileOffset: 0,
+                piece: Piece(region: .process, offset: 0, length: 0)),
+            on: checkpointer.device)
+    }
+
+    /// The tag's low half: the attempt, and the number of a chunk plus one, or 0.
+    private func checkpointTag(chunk: Int32 = -1) -> UInt64 {
+        Self.tag(.checkpoint, 0, checkpointer.attempt << 16 | UInt32(chunk + 1))
     }
 
     func checkpointCompleted(_ aux: UInt32, _ completion: IOCompletion) {
+        guard aux >> 16 == checkpointer.attempt, checkpointer.pendingIO > 0 else {
+            orphanEnded(aux >> 16, isPaced: aux & 0xFFFF > 0)
+            return
+        }
+        let chunk = Int32(aux & 0xFFFF) - 1
         checkpointer.pendingIO -= 1
         if completion.result < 0 { checkpointer.failed = true }
-        if aux > 0 {
+        if chunk >= 0 {
             pacedEnded(checkpointer.device)
-            checkpointer.chunkRequests[Int(aux) - 1] -= 1
-            if checkpointer.chunkRequests[Int(aux) - 1] == 0 {
-                checkpointPool?.give(Int32(aux) - 1)
-            }
+            checkpointer.chunkRequests[Int(chunk)] -= 1
+            if checkpointer.chunkRequests[Int(chunk)] == 0 { checkpointPool?.give(chunk) }
         }
         guard checkpointer.pendingIO == 0 else { return }
         if checkpointer.failed {
@@ -316,14 +343,15 @@ extension LogStore {
         statistics.checkpointBytes += UInt64(Self.pageBytes)
         issue(
             IORequest(
-                tag: Self.tag(.checkpoint, 0), operation: .write, file: file,
+                tag: checkpointTag(), operation: .write, file: file,
                 fileOffset: UInt64(CheckpointHeader.endOffset),
                 piece: Piece(
                     region: .process, offset: UInt64(UInt(bitPattern: memory)),
-                    length: UInt64(Self.pageBytes))))
+                    length: UInt64(Self.pageBytes))),
+            on: checkpointer.device)
     }
 
-    private func endCheckpoint(failed: Bool) {
+    func endCheckpoint(failed: Bool) {
         checkpointer.phase = .idle
         if failed && sweepOwner == nil { index.cancelScans() }
         checkpointFileInUse = nil

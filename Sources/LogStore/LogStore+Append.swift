@@ -212,7 +212,7 @@ extension LogStore {
             } else {
                 slot.pointee.retried = false
             }
-            slot.pointee.chunk.withChunk { bouncePool.give($0) }
+            giveBounce(operation)
             startAppend(operation)
             return
         }

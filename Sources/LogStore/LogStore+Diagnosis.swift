@@ -25,7 +25,7 @@ extension LogStore {
         }
         text += "operations \(operations.inUse), groups free \(freeGroups),"
         text += " footers free \(footerPool.freeCount), flush waits \(flush.waiting.count),"
-        text += " to start \(waitingToStart.count), chunk \(waitingForChunk.count),"
+        text += " to start \(waitingToStart.count), chunk \(waitingForBounce),"
         text += " sweep \(sweepOwner ?? -2), manifest failures \(manifestState.failures),"
         text += " index \(index.count)+\(appending)/\(index.capacity)"
         return text

@@ -407,7 +407,8 @@ extension LogStore {
                     tag: Self.tag(.segmentHeader, Int32(device)), operation: .write,
                     file: file(segment),
                     fileOffset: page == 0 ? 0 : Self.offset(page: segmentPages - 1),
-                    piece: reclaimPool.piece(reclaimers[device].chunk, length: Self.pageBytes)))
+                    piece: reclaimPool.piece(reclaimers[device].chunk, length: Self.pageBytes)),
+                on: device)
         }
     }
 
@@ -426,6 +427,6 @@ extension LogStore {
     }
 
     func flushCovers(_ segment: UInt32) -> Bool {
-        flush.isRunning && flush.running.contains(segment)
+        flush.isRunning && flush.running.contains(segment) || flush.late.segments.contains(segment)
     }
 }

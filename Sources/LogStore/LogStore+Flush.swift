@@ -4,7 +4,7 @@
 //
 // A failed flush fails every unacknowledged put on that device: what it lost is unknown, so its
 // segments with unflushed pages are quarantined and the flush is never tried again as if nothing
-// had happened.
+// had happened. A device that does badly is not waited for (LogStore+LateFlush).
 
 import BlockIO
 import SegmentFormat
@@ -32,12 +32,15 @@ struct FlushState {
     /// Flushes begun, and the last one that failed on some device.
     var begun: UInt64 = 0
     var lastFailed: UInt64 = 0
+    /// What a device that does badly has still to flush, and the last flush that left it out.
+    var late = LateFlush()
+    var lastBesideLate: UInt64 = 0
     /// Puts that were acknowledged as written and may be gone.
     var losses = FlushLosses()
     var isRunning: Bool { pendingSyncs > 0 }
     var isIdle: Bool {
         !isRunning && waiting.isEmpty && covered.isEmpty && callers.isEmpty
-            && coveredCallers.isEmpty
+            && coveredCallers.isEmpty && late.isEmpty
     }
 
     /// What was dirty is what the flush now covers.
@@ -83,20 +86,28 @@ extension LogStore {
         flush.waiting.append(operation, operations)
     }
 
-    func advanceFlush() {
-        guard !flush.isRunning else { return }
-        let ready = flush.callers.contains { $0.version <= completedVersion }
-        guard !flush.waiting.isEmpty || ready || flush.isWanted else { return }
-        startFlush()
+    /// Whether something was settled without anything having ended.
+    func advanceFlush() -> Bool {
+        if flush.isRunning { return leaveLateBehind() }
+        let isWhole = flush.late.isEmpty
+        let isReady = isWhole && flush.callers.contains { $0.version <= reachableVersion }
+        let isWaitedFor = isWhole ? !flush.waiting.isEmpty : waitsBesideLate
+        if isWaitedFor || isReady || flush.isWanted { startFlush() }
+        return false
     }
 
+    /// What callers of a flush wait for: with a device silent, no longer for what hangs on it. They
+    /// are told that it is not durable.
+    private var reachableVersion: UInt64 { completedVersion(besideSilent: anySilent) }
+
     /// The highest version up to which every write either has ended or only waits for a flush.
-    private var completedVersion: UInt64 {
+    private func completedVersion(besideSilent: Bool = false) -> UInt64 {
         var lowest = nextVersion + 1
         for index in 0..<operations.capacity {
             let slot = operations.slots + index
             switch slot.pointee.kind {
             case .append, .delete, .record:
+                if besideSilent, hangs(slot.pointee) { break }
                 if slot.pointee.version > 0, slot.pointee.phase != .waitingForFlush {
                     lowest = min(lowest, slot.pointee.version)
                 }
@@ -109,34 +120,53 @@ extension LogStore {
     private func startFlush() {
         flush.isWanted = false
         flush.begun += 1
-        flush.barrier = completedVersion
-        var waiting = flush.waiting
-        flush.waiting = OperationList()
-        flush.covered.append(all: &waiting, operations)
         flush.failedDevices = 0
         flush.beginRunning()
+        if flush.late.isEmpty {
+            flush.barrier = completedVersion()
+            var waiting = flush.waiting
+            flush.waiting = OperationList()
+            flush.covered.append(all: &waiting, operations)
+            coverCallers()
+        } else {
+            flush.barrier = 0
+            flush.lastBesideLate = flush.begun
+            coverBesideLate()
+        }
+        flush.pendingSyncs = 1  // held until all are issued
+        for segment in flush.running {
+            segments[segment].needsFlush = false
+            segments[segment].isSyncing = true
+            segments[segment].completedPages = completedPages(segment)
+            flush.pendingSyncs += 1
+            statistics.flushes += 1
+            issue(
+                IORequest(
+                    tag: Self.tag(.sync, Self.number(flush.begun), segment),
+                    operation: .sync, file: file(segment), fileOffset: 0,
+                    piece: Piece(region: .process, offset: 0, length: 0)),
+                on: SegmentTable.device(segment))
+        }
+        flush.pendingSyncs -= 1
+        if flush.pendingSyncs == 0 { endFlush() }
+    }
+
+    /// How a flush is told apart from those before it, in the tags of its syncs.
+    private static func number(_ flush: UInt64) -> Int32 {
+        Int32(truncatingIfNeeded: flush & 0xFFFF)
+    }
+
+    private func coverCallers() {
+        let reachable = reachableVersion
         var callers: [FlushCaller] = []
         for caller in flush.callers {
-            if caller.version <= flush.barrier {
+            if caller.version <= reachable {
                 flush.coveredCallers.append(caller)
             } else {
                 callers.append(caller)
             }
         }
         flush.callers = callers
-        flush.pendingSyncs = 1  // held until all are issued
-        for segment in flush.running {
-            segments[segment].needsFlush = false
-            segments[segment].completedPages = completedPages(segment)
-            flush.pendingSyncs += 1
-            statistics.flushes += 1
-            issue(
-                IORequest(
-                    tag: Self.tag(.sync, 0, segment), operation: .sync, file: file(segment),
-                    fileOffset: 0, piece: Piece(region: .process, offset: 0, length: 0)))
-        }
-        flush.pendingSyncs -= 1
-        if flush.pendingSyncs == 0 { endFlush() }
     }
 
     /// Pages of a segment before which every group has been written.
@@ -150,12 +180,19 @@ extension LogStore {
         return pages
     }
 
-    func segmentFlushed(_ segment: UInt32, _ completion: IOCompletion) {
+    /// `number` tells which flush it was for: of one that was given up nobody wants to know.
+    func segmentFlushed(_ segment: UInt32, number: Int32, _ completion: IOCompletion) {
+        let isLate =
+            flush.late.segments.contains(segment) && number == Self.number(flush.late.number)
+        guard segments[segment].isSyncing, isLate || number == Self.number(flush.begun) else {
+            return
+        }
+        segments[segment].isSyncing = false
+        let device = SegmentTable.device(segment)
         if completion.result < 0 {
-            let device = SegmentTable.device(segment)
-            flush.failedDevices |= 1 << UInt32(device)
+            if !isLate { flush.failedDevices |= 1 << UInt32(device) }
             statistics.flushErrors += 1
-            devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
+            deviceFailed(device, errno: Int32(truncatingIfNeeded: -completion.result))
             segments[segment].flushFailed = true
             flush.losses.note(
                 max(segments[segment].minVersion, flush.durableVersion + 1),
@@ -170,11 +207,29 @@ extension LogStore {
                 state.pointee.formerValueVersion = UInt64.max
             }
         }
+        if isLate {
+            lateFlushed(segment, failed: completion.result < 0)
+            return
+        }
         flush.pendingSyncs -= 1
         if flush.pendingSyncs == 0 { endFlush() }
     }
 
-    private func endFlush() {
+    /// A device does not answer: what the flush was to make durable there counts as lost.
+    func giveUpFlush(_ device: Int) {
+        func giveUp(_ silent: [UInt32], _ number: UInt64) {
+            for segment in silent
+            where SegmentTable.device(segment) == device && segments[segment].isSyncing {
+                segmentFlushed(
+                    segment, number: Self.number(number),
+                    IOCompletion(tag: 0, result: -Int64(Self.givenUp), deviceNanoseconds: 0))
+            }
+        }
+        if !flush.late.isEmpty { giveUp(flush.late.segments, flush.late.number) }
+        if flush.isRunning { giveUp(flush.running, flush.begun) }
+    }
+
+    func endFlush() {
         var list = flush.covered
         flush.covered = OperationList()
         let failed = flush.failedDevices
@@ -192,9 +247,14 @@ extension LogStore {
             if operation < 0 { break }
             flushed(operation, failed: failed)
         }
+        tell(callers, failed: failed, barrier: flush.barrier)
+    }
+
+    func tell(_ callers: [FlushCaller], failed: UInt32, barrier: UInt64) {
         for caller in callers {
             let isLost = flush.losses.tell(through: caller.version, named: caller.named)
-            let fails = failed != 0 || isLost
+            // What hangs on a silent device was not waited for.
+            let fails = failed != 0 || isLost || caller.version > barrier
             var outcome = Outcome(token: caller.token, status: fails ? .failed : .done)
             outcome.version = flush.durableVersion
             if fails { outcome.errno = 5 }
@@ -206,7 +266,7 @@ extension LogStore {
     func forgetContested() { segments.forEach { segments[$0].holdsContested = false } }
 
     /// An operation whose flush has ended.
-    private func flushed(_ operation: Int32, failed: UInt32) {
+    func flushed(_ operation: Int32, failed: UInt32) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.kind == .relocate {
             carryingFlushed(operation, failed: failed != 0)

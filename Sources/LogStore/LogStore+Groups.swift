@@ -26,6 +26,7 @@ extension LogStore {
         case .reinserted:
             // Where it came from, whose space it takes.
             let device = SegmentTable.device(operations[operation].entry.place.segment)
+            if let better = better(than: device, kind) { return better }
             return devices[device].takesWrites ? device : writableDevice(after: device)
         case .fresh:
             // A chain stays on one device for an extent, then moves on.
@@ -34,6 +35,7 @@ extension LogStore {
                 stripeBytes = 0
                 stripeDevice = writableDevice(after: stripeDevice)
             }
+            if let better = better(than: stripeDevice, kind) { stripeDevice = better }
             return stripeDevice
         }
     }
@@ -58,6 +60,7 @@ extension LogStore {
 
     func advanceStreams() {
         for stream in streams.indices {
+            if !devices[streams[stream].device].takesWrites { dissolve(stream) }
             if streams[stream].waiting >= 0 { retryWaiting(stream) }
             fill(stream)
             sealIfIdle(stream)
@@ -67,7 +70,8 @@ extension LogStore {
     /// Places queued operations into groups until the queue is empty or there is no buffer.
     private func fill(_ stream: Int) {
         while !streams[stream].queue.isEmpty {
-            if !devices[streams[stream].device].takesWrites {
+            let device = streams[stream].device
+            if !devices[device].takesWrites || better(than: device, streams[stream].kind) != nil {
                 moveQueue(from: stream)
                 return
             }
@@ -91,6 +95,24 @@ extension LogStore {
             } else {
                 if operations[operation].kind == .append { appending -= 1 }
                 enqueue(operation, kind: kind)
+            }
+        }
+    }
+
+    /// What a stream has gathered for a device that takes no more writes goes elsewhere, too.
+    private func dissolve(_ stream: Int) {
+        let kind = streams[stream].kind
+        let gathered = [streams[stream].gathering, streams[stream].direct, streams[stream].waiting]
+        streams[stream].gathering = -1
+        streams[stream].direct = -1
+        streams[stream].waiting = -1
+        for group in gathered where group >= 0 {
+            endGroup(group) { operation in
+                if devices.contains(where: { $0.takesWrites }) {
+                    enqueue(operation, kind: kind)
+                } else {
+                    failWrite(operation, .failed, errno: 5)
+                }
             }
         }
     }
@@ -164,9 +186,7 @@ extension LogStore {
     }
 
     private func openGroup(_ stream: Int, direct: Bool) -> Int32 {
-        // The last buffer is kept for records, so that a delete never waits for values to drain.
-        let keep = streams[stream].isRecords ? 0 : 1
-        guard freeGroups > keep else { return -1 }
+        guard mayOpenGroup(stream) else { return -1 }
         for index in 0..<groupCount where !groups[index].inUse {
             let group = groups + index
             group.pointee.inUse = true
@@ -176,6 +196,7 @@ extension LogStore {
             group.pointee.valueBytes = 0
             group.pointee.errno = 0
             group.pointee.issued = false
+            group.pointee.isOrphan = false
             group.pointee.minVersion = UInt64.max
             group.pointee.maxVersion = 0
             group.pointee.writer.reset()
@@ -501,13 +522,17 @@ extension LogStore {
         streams[target.pointee.stream].groupsInFlight -= 1
         let state = segments.pointer(segment)
         state.pointee.groupsInFlight -= 1
+        if target.pointee.isOrphan {
+            target.pointee.inUse = false
+            freeGroups += 1
+            return
+        }
         if errno != 0 {
             writeFailed(segment, errno: errno)
             let kind = streams[target.pointee.stream].kind
             endGroup(group) { operation in rewriteOrFail(operation, kind, errno) }
             return
         }
-        devices[SegmentTable.device(segment)].answered()
         if state.pointee.flushFailed {
             // It is not flushed any more: elsewhere it can be.
             let kind = streams[target.pointee.stream].kind
@@ -516,6 +541,23 @@ extension LogStore {
         }
         markDirty(segment)
         endGroup(group) { operation in written(operation) }
+    }
+
+    /// A gathered group that its device does not answer: what it held is written elsewhere, and the
+    /// buffer is free when the device lets go of it.
+    func giveUpGroup(_ group: Int32) {
+        let target = groups + Int(group)
+        let kind = streams[target.pointee.stream].kind
+        var list = target.pointee.operations
+        target.pointee.operations = OperationList()
+        target.pointee.isOrphan = true
+        writeFailed(target.pointee.segment, errno: Self.givenUp)
+        while true {
+            let operation = list.popFirst(operations)
+            if operation < 0 { return }
+            if operations[operation].kind == .append { appending -= 1 }
+            rewriteOrFail(operation, kind, Self.givenUp)
+        }
     }
 
     /// Frees the group first, then ends its operations one by one: ending one may start another.
@@ -549,7 +591,7 @@ extension LogStore {
     /// readable, each read checked.
     private func writeFailed(_ segment: UInt32, errno: Int32) {
         statistics.writeErrors += 1
-        devices[SegmentTable.device(segment)].failed(errno: errno)
+        deviceFailed(SegmentTable.device(segment), errno: errno)
         quarantine(segment)
     }
 

@@ -200,7 +200,8 @@ extension LogStore {
                 fileOffset: Self.offset(page: first),
                 piece: Piece(
                     region: .process, offset: UInt64(UInt(bitPattern: memory)),
-                    length: UInt64(Int(count) * Self.pageBytes))))
+                    length: UInt64(Int(count) * Self.pageBytes))),
+            on: SegmentTable.device(segment))
     }
 
     func listRead(_ segment: UInt32, _ completion: IOCompletion) {

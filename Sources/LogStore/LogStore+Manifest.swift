@@ -13,8 +13,10 @@ struct ManifestState {
     var exists = false
     /// Epochs in a row that no member could take.
     var failures = 0
-    /// Devices whose copy of the running epoch failed.
+    /// Devices whose copy of the running epoch, or of the last one, failed.
     var failed: UInt32 = 0
+    /// Monotonic time before which it is not written again for their sake.
+    var retryAt: UInt64 = 0
     var waiting: [ManifestWaiter] = []
     var running: [ManifestWaiter] = []
     /// What is durable.
@@ -77,8 +79,12 @@ extension LogStore {
         manifest.namespaces = namespaces.records
         manifest.wallSecondsFloor = max(manifest.wallSecondsFloor, wallSeconds)
         manifestState.pendingIO = 1  // held until all are issued
-        for device in devices.indices where devices[device].isReadable {
-            writeManifest(device)
+        for device in devices.indices {
+            if devices[device].isReadable, !devices[device].manifestGivenUp {
+                writeManifest(device)
+            } else if devices[device].state.isPresent {
+                manifestState.failed |= 1 << UInt32(device)
+            }
         }
         manifestState.pendingIO -= 1
         if manifestState.pendingIO == 0 { manifestEnded() }
@@ -97,39 +103,51 @@ extension LogStore {
         let first = Int(manifest.epoch % 2) * 2
         for copy in first..<(first + 2) {
             manifestState.pendingIO += 1
+            devices[device].manifestRequests += 1
             issue(
                 IORequest(
                     tag: Self.tag(.manifestWrite, Int32(device)), operation: .write,
                     file: devices[device].manifestFile,
                     fileOffset: UInt64(copy * Manifest.copyBytes),
-                    piece: manifestPool.piece(Int32(device), length: Manifest.copyBytes)))
+                    piece: manifestPool.piece(Int32(device), length: Manifest.copyBytes)),
+                on: device)
         }
     }
 
     func manifestCompleted(_ kind: IOKind, device: Int, _ completion: IOCompletion) {
+        devices[device].manifestRequests -= 1
+        if devices[device].manifestGivenUp {
+            if devices[device].manifestRequests == 0 {
+                devices[device].manifestGivenUp = false
+                if !readOnly { manifestState.dirty = true }
+            }
+            return
+        }
         manifestState.pendingIO -= 1
         if completion.result < 0 {
             manifestState.failed |= 1 << UInt32(device)
-            devices[device].failed(errno: Int32(truncatingIfNeeded: -completion.result))
+            deviceFailed(device, errno: Int32(truncatingIfNeeded: -completion.result))
         }
         if kind == .manifestWrite {
             devices[device].manifestWrites += 1
             if devices[device].manifestWrites == 2 {
                 devices[device].manifestWrites = 0
                 manifestState.pendingIO += 1
+                devices[device].manifestRequests += 1
                 statistics.metadataBytes += UInt64(2 * Manifest.copyBytes)
                 issue(
                     IORequest(
                         tag: Self.tag(.manifestSync, Int32(device)), operation: .sync,
                         file: devices[device].manifestFile, fileOffset: 0,
-                        piece: Piece(region: .process, offset: 0, length: 0)))
+                        piece: Piece(region: .process, offset: 0, length: 0)),
+                    on: device)
             }
         }
         if manifestState.pendingIO == 0 { manifestEnded() }
     }
 
     /// The epoch counts when it is durable on at least one member: the newest epoch wins at open.
-    private func manifestEnded() {
+    func manifestEnded() {
         let durable = devices.contains {
             $0.isReadable && manifestState.failed & (1 << UInt32($0.index)) == 0
         }
@@ -168,7 +186,7 @@ extension LogStore {
         case .strike(let token, let device):
             // Not before: what is no longer kept for it would be gone, were it a member still.
             if durable {
-                devices[device].state = .struck
+                devices[device].leave(.struck)
                 spreading.memberIsGone = true
                 spreading.isWanted = true
                 spreading.lookAt = 0

@@ -79,13 +79,23 @@ extension LogStore {
         recovery = Recovery(store: self, startedAt: clock.monotonic)
     }
 
+    /// What a silent device still has is the kernel's: its files stay open and its directory locked
+    /// until the process ends, so that nobody else writes where a late request may land.
+    private func keepsFiles(_ device: Int) -> Bool {
+        lanes[device].gaveUp && lanes[device].underWay > 0
+    }
+
+    /// Whether `shutdown` leaves requests behind; driver and memory must then outlive the store.
+    package var leavesRequests: Bool { devices.indices.contains { keepsFiles($0) } }
+
     /// Closes files and locks. The caller has flushed what it wanted (`close` of the layer above).
     package func shutdown() {
         segments.forEach { id in
+            guard !keepsFiles(SegmentTable.device(id)) else { return }
             if segments[id].file >= 0 { driver.close(FileID(segments[id].file)) }
             segments[id].file = -1
         }
-        for device in devices {
+        for device in devices where !keepsFiles(device.index) {
             for file in [
                 device.manifestFile, device.checkpointFiles.0, device.checkpointFiles.1,
                 device.directory,
@@ -338,7 +348,7 @@ struct Opener {
         var damage = OpenDamage()
         var devices = manifest.devices.map { record in
             var device = Device(index: Int(record.index), path: "", id: record.id)
-            device.state = record.state == 2 ? .struck : .absent
+            device.leave(record.state == 2 ? .struck : .absent)
             return device
         }
         var names: [[String]] = devices.map { _ in [] }

@@ -67,10 +67,38 @@ extension LogStore {
         return (entry, .none)
     }
 
+    /// Whether there is a copy that a put takes the place of though no lookup finds it: on a device
+    /// that is not read at present, or damaged. Its device may come back, and the damage may not be
+    /// there at the next opening; one that has expired stays away.
+    package func hidesCopy(_ fingerprint: Fingerprint) -> Bool {
+        guard let entry = present(fingerprint) else { return quarantinedKeys.contains(fingerprint) }
+        return entry.isDamaged || !isReadable(SegmentTable.device(entry.place.segment))
+    }
+
     /// Whether the device may be read; in place, since a copy of it is several retains.
     @inline(__always)
     func isReadable(_ device: Int) -> Bool {
         devices.withUnsafeBufferPointer { $0[device].isReadable }
+    }
+
+    /// A bit for each device that is not read at present.
+    package var unreadableDevices: UInt32 {
+        var bits: UInt32 = 0
+        for device in devices.indices where !isReadable(device) { bits |= 1 << UInt32(device) }
+        return bits
+    }
+
+    /// Whether the device answers as it always did.
+    package func isHealthy(_ device: Int) -> Bool {
+        devices.withUnsafeBufferPointer { $0[device].state == .healthy }
+    }
+
+    /// Whether nothing is asked of the device that can be asked of another, or not at all: it
+    /// answers late, and another one does not. Alone, slow or not, it is all that there is.
+    package func isSpared(_ device: Int) -> Bool {
+        if devices.count == 1 || isHealthy(device) { return false }
+        for other in devices.indices where isHealthy(other) { return true }
+        return false
     }
 
     /// Bytes of a block's whole stored image; nil while its shard table is needed and not cached.
@@ -200,16 +228,16 @@ extension LogStore {
         let tail = slot.pointee.pagesMode ? 0 : length % Self.pageBytes
         slot.pointee.tailBytes = tail
         if tail > 0 && slot.pointee.chunk < 0 {
-            slot.pointee.chunk = bouncePool.take()
-            if slot.pointee.chunk < 0 {
+            guard takeBounce(operation) else {
                 slot.pointee.phase = .waitingForChunk
-                waitingForChunk.append(operation, operations)
+                waitForBounce(operation)
                 return
             }
         }
         slot.pointee.phase = .reading
         slot.pointee.errno = 0
         let file = file(slot.pointee.entry.place.segment)
+        let device = SegmentTable.device(slot.pointee.entry.place.segment)
         var offset =
             Self.offset(page: slot.pointee.entry.place.page) + UInt64(slot.pointee.rangeStart)
         var left = UInt64(length - tail)
@@ -225,7 +253,7 @@ extension LogStore {
                 if tail == 0 && slot.pointee.pieceCount == 1 {
                     join(operation, request)
                 } else {
-                    issue(request)
+                    issue(request, on: device)
                 }
                 offset += piece.length
                 left -= piece.length
@@ -236,7 +264,8 @@ extension LogStore {
             issue(
                 IORequest(
                     tag: tag, operation: .read, file: file, fileOffset: offset,
-                    piece: bouncePool.piece(slot.pointee.chunk, length: Self.pageBytes)))
+                    piece: bouncePool.piece(slot.pointee.chunk, length: Self.pageBytes)),
+                on: device)
         }
         slot.pointee.pendingIO -= 1
         if slot.pointee.pendingIO == 0 { readEnded(operation) }  // shards of no bytes
@@ -264,9 +293,10 @@ extension LogStore {
 
     func handOverJoinable() {
         guard let request = joinable.request else { return }
+        let segment = operations[joinable.last].entry.place.segment
         joinable.request = nil
         joinable.last = -1
-        issue(request)
+        issue(request, on: SegmentTable.device(segment))
     }
 
     func readCompleted(_ first: Int32, _ completion: IOCompletion) {
@@ -287,15 +317,14 @@ extension LogStore {
     func readEnded(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.errno == 0 && verify(operation) {
-            devices[SegmentTable.device(slot.pointee.entry.place.segment)].answered()
             endRead(operation, .hit, .none)
             return
         }
         let device = SegmentTable.device(slot.pointee.entry.place.segment)
         if slot.pointee.errno != 0 {
             statistics.readErrors += 1
-            devices[device].failed(
-                errno: slot.pointee.errno, segment: slot.pointee.entry.place.segment)
+            deviceFailed(
+                device, errno: slot.pointee.errno, segment: slot.pointee.entry.place.segment)
         } else {
             statistics.checkFailures += 1
         }
@@ -318,10 +347,13 @@ extension LogStore {
     /// replaces it.
     private func quarantine(_ operation: Int32, wholly: Bool = false) {
         let slot = operations.slots + Int(operation)
-        let fingerprint = slot.pointee.fingerprint
-        guard slot.pointee.entry.isSameBlock(as: index.find(fingerprint)) else { return }
-        if !slot.pointee.entry.isDamaged { statistics.quarantinedBlocks += 1 }
-        if slot.pointee.shardCount > 1 && !wholly {
+        quarantine(slot.pointee.fingerprint, slot.pointee.entry, wholly: wholly)
+    }
+
+    func quarantine(_ fingerprint: Fingerprint, _ entry: IndexEntry, wholly: Bool) {
+        guard entry.isSameBlock(as: index.find(fingerprint)) else { return }
+        if !entry.isDamaged { statistics.quarantinedBlocks += 1 }
+        if entry.shardCount > 1 && !wholly {
             index.markDamaged(fingerprint)
             return
         }
@@ -330,7 +362,7 @@ extension LogStore {
         quarantinedKeys.insert(fingerprint)
     }
 
-    private func endRead(_ operation: Int32, _ status: Status, _ reason: MissReason) {
+    func endRead(_ operation: Int32, _ status: Status, _ reason: MissReason) {
         let slot = operations.slots + Int(operation)
         segments[slot.pointee.entry.place.segment].readers -= 1
         // Kept until the outcome has been delivered: whoever copies out goes by it.
@@ -511,10 +543,9 @@ extension LogStore {
             tableReady(operation, table)
             return
         }
-        slot.pointee.chunk = bouncePool.take()
-        guard slot.pointee.chunk >= 0 else {
+        guard takeBounce(operation) else {
             slot.pointee.phase = .waitingForTable
-            waitingForChunk.append(operation, operations)
+            waitForBounce(operation)
             return
         }
         slot.pointee.phase = .reading
@@ -528,7 +559,8 @@ extension LogStore {
                 tag: Self.tag(.table, operation), operation: .read,
                 file: file(entry.place.segment),
                 fileOffset: Self.offset(page: entry.place.page) + UInt64(start),
-                piece: bouncePool.piece(slot.pointee.chunk, length: end - start)))
+                piece: bouncePool.piece(slot.pointee.chunk, length: end - start)),
+            on: SegmentTable.device(entry.place.segment))
     }
 
     func tableRead(_ operation: Int32, _ completion: IOCompletion) {
@@ -546,9 +578,9 @@ extension LogStore {
             table = tables.insert(slot.pointee.fingerprint, entry)
             if table == nil {
                 // Every place is in use by a read; the next one to end makes room.
-                slot.pointee.chunk.withChunk { bouncePool.give($0) }
+                giveBounce(operation)
                 slot.pointee.phase = .waitingForTable
-                waitingForChunk.append(operation, operations)
+                waitForBounce(operation)
                 return
             }
             if let table {
@@ -556,7 +588,7 @@ extension LogStore {
                     from: source, byteCount: layout.tableBytes)
             }
         }
-        slot.pointee.chunk.withChunk { bouncePool.give($0) }
+        giveBounce(operation)
         guard let table else {
             tableFailed(operation, completion)
             return
@@ -580,13 +612,23 @@ extension LogStore {
 
     private func tableFailed(_ operation: Int32, _ completion: IOCompletion) {
         let slot = operations.slots + Int(operation)
+        let segment = slot.pointee.entry.place.segment
         if completion.result < 0 {
             statistics.readErrors += 1
-            let segment = slot.pointee.entry.place.segment
-            devices[SegmentTable.device(segment)].failed(
-                errno: Int32(truncatingIfNeeded: -completion.result), segment: segment)
+            deviceFailed(
+                SegmentTable.device(segment), errno: Int32(truncatingIfNeeded: -completion.result),
+                segment: segment)
         } else {
             statistics.checkFailures += 1
+        }
+        if !isReadable(SegmentTable.device(segment)) {
+            // Nothing is known of the block; a put takes its place.
+            if slot.pointee.kind == .append {
+                startAppend(operation)
+            } else {
+                finish(operation, .miss, reason: .deviceOut)
+            }
+            return
         }
         if !slot.pointee.retried {
             slot.pointee.retried = true
@@ -600,18 +642,6 @@ extension LogStore {
         }
         quarantine(operation, wholly: true)
         finish(operation, .miss, reason: .failedCheck)
-    }
-
-    func resumeWaitingForChunk() {
-        while bouncePool.freeCount > 0 {
-            let operation = waitingForChunk.popFirst(operations)
-            if operation < 0 { return }
-            if operations[operation].phase == .waitingForTable {
-                fetchTable(operation)
-            } else {
-                startRead(operation)
-            }
-        }
     }
 }
 

@@ -69,7 +69,8 @@ extension LogStore {
             IORequest(
                 tag: Self.tag(.footer, chunk, segment), operation: .write, file: file(segment),
                 fileOffset: Self.offset(page: first),
-                piece: footerPool.piece(chunk, length: (pages + 1) * Self.pageBytes)))
+                piece: footerPool.piece(chunk, length: (pages + 1) * Self.pageBytes)),
+            on: SegmentTable.device(segment))
     }
 
     func footerWritten(_ segment: UInt32, chunk: Int32, _ completion: IOCompletion) {

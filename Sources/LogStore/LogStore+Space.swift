@@ -92,6 +92,7 @@ extension LogStore {
         made.other =
             manifestPool.bytes + reclaimPool.bytes + movePool.bytes + ghosts.bytes
             + reclaimers.reduce(0) { $0 + $1.plan.bytes } + (checkpointPool?.bytes ?? 0)
+            + (scrub.memory == nil ? 0 : Scrubber.memoryBytes)
             + backlog.bytes + pacers.reduce(0) { $0 + $1.queue.bytes + $1.later.bytes }
         return made
     }

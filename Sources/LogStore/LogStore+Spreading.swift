@@ -42,7 +42,7 @@ extension LogStore {
     package var recordsAreSpread: Bool {
         guard devices.count(where: { $0.state != .struck }) > 1 else { return true }
         let homes = recordHomes
-        guard recovery == nil, !anyMemberAway, homes.first != homes.second,
+        guard recovery == nil, !anyMemberAway, homes.first != homes.second, !missesEpochs,
             !spreading.memberIsGone
         else { return false }
         var spread = true

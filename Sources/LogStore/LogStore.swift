@@ -34,6 +34,8 @@ enum IOKind: UInt8 {
     case recovery
     case list
     case moveRead
+    case probe
+    case scrub
 }
 
 package final class LogStore {
@@ -114,8 +116,8 @@ package final class LogStore {
 
     /// Writes that wait for the index to be complete, or for versions to hand out.
     @exclusivity(unchecked) var waitingToStart = OperationList()
-    /// Reads and table fetches that wait for a bounce chunk.
-    @exclusivity(unchecked) var waitingForChunk = OperationList()
+    /// Reads and table fetches that wait for a bounce chunk (`DeviceLane`).
+    @exclusivity(unchecked) var waitingForBounce = 0
     /// Requests that the driver had no room for.
     let backlog: RequestQueue
     let completions: UnsafeMutableBufferPointer<IOCompletion>
@@ -127,6 +129,13 @@ package final class LogStore {
     @exclusivity(unchecked) var pacers: [WritePacer] = []
     /// One for each device: what reading from it takes.
     @exclusivity(unchecked) package internal(set) var meters: [ReadMeter] = []
+    /// One for each device.
+    @exclusivity(unchecked) var lanes: [DeviceLane] = []
+    let probePool: MemoryPool
+    /// The time that health goes by, of this turn or the one before.
+    @exclusivity(unchecked) var healthNow: UInt64 = 0
+    var orphanedCheckpoints: [OrphanedCheckpoint] = []
+    @exclusivity(unchecked) var scrub = Scrubber()
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
     @exclusivity(unchecked) package internal(set) var readOnly = false
@@ -172,7 +181,7 @@ package final class LogStore {
             chunkBytes: (WriteStream.footerPages(segmentPages) + 1) * FormatConstants.pageBytes,
             chunkCount: 2 * parts.devices.count + 4, driver: parts.driver, registered: false)
         bouncePool = try MemoryPool(
-            chunkBytes: Self.bounceBytes, chunkCount: 128, driver: parts.driver)
+            chunkBytes: Self.bounceBytes, chunkCount: Self.bounceChunks, driver: parts.driver)
         manifestPool = try MemoryPool(
             chunkBytes: Manifest.copyBytes, chunkCount: SegmentTable.maximumDevices,
             driver: parts.driver)
@@ -181,6 +190,9 @@ package final class LogStore {
             chunkCount: parts.devices.count, driver: parts.driver)
         movePool = try MemoryPool(
             chunkBytes: MoveWindow.bufferBytes, chunkCount: parts.devices.count,
+            driver: parts.driver, registered: false)
+        probePool = try MemoryPool(
+            chunkBytes: FormatConstants.pageBytes, chunkCount: parts.devices.count,
             driver: parts.driver, registered: false)
         heat = IndexHeat(
             index: index,
@@ -201,7 +213,10 @@ package final class LogStore {
             reclaimers.append(Reclaimer(device: index, segmentPages: segmentPages))
             pacers.append(WritePacer())
             meters.append(ReadMeter())
+            lanes.append(DeviceLane())
         }
+        healthNow = clock.monotonic
+        for index in devices.indices { limitLane(index) }
     }
 
     deinit {
@@ -211,12 +226,14 @@ package final class LogStore {
         for reclaimer in reclaimers { reclaimer.plan.deallocate() }
         checkpointHeaderMemory?.deallocate()
         lister.memory?.deallocate()
+        scrub.deallocate()
         pending.deallocate()
     }
 
     /// One bounce chunk: the largest shard table (32 KiB) with the page it may start in the middle
     /// of.
     static let bounceBytes = 10 * FormatConstants.pageBytes
+    static let bounceChunks = 128
 
     // MARK: The pump
 
@@ -247,12 +264,14 @@ package final class LogStore {
             for device in pacers.indices { advancePacer(device) }
             advanceReclaim()
             heat.age(admittedBytes: statistics.admittedBytes)
-            advanceFlush()
+            if advanceFlush() { progressed = true }
             advanceCheckpoint()
             if !lister.isIdle { advanceList() }
+            advanceScrub()
         }
         advanceManifest()
         handOverJoinable()
+        if advanceHealth() { progressed = true }
         driver.submit()
         return progressed
     }
@@ -261,12 +280,12 @@ package final class LogStore {
     package var isIdle: Bool {
         operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
             && lister.isIdle && manifestState.isIdle && checkpointer.phase == .idle
-            && sweeper.slots.isEmpty
-            && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) }
+            && sweeper.slots.isEmpty && !scrub.isReading
+            && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) } && !leavesRequests
     }
 
     /// A reclaim that goes no further, and has no I/O under way: its device takes no writes.
-    private func isAtRest(_ reclaimer: Reclaimer) -> Bool {
+    func isAtRest(_ reclaimer: Reclaimer) -> Bool {
         guard readOnly || !devices[reclaimer.device].takesWrites else { return false }
         switch reclaimer.phase {
         case .recordsReady, .recordsEnded, .scanning, .sweeping, .settling: return true
@@ -275,16 +294,23 @@ package final class LogStore {
     }
 
     private func dispatch(_ completion: IOCompletion) {
-        let index = Int32(truncatingIfNeeded: (completion.tag >> 32) & 0xFF_FFFF)
-        let aux = UInt32(truncatingIfNeeded: completion.tag)
         statistics.observe(completion)
+        guard let kind = IOKind(rawValue: UInt8(completion.tag >> 56)) else { return }
+        noteAnswer(kind, completion)
+        handle(completion)
+    }
+
+    /// What follows from the end of a request, whether the driver had it or not.
+    func handle(_ completion: IOCompletion) {
+        let index = Int32(truncatingIfNeeded: (completion.tag >> 32) & 0x7_FFFF)
+        let aux = UInt32(truncatingIfNeeded: completion.tag)
         guard let kind = IOKind(rawValue: UInt8(completion.tag >> 56)) else { return }
         switch kind {
         case .group: groupWritten(index, completion)
         case .read: readCompleted(index, completion)
         case .table: tableRead(index, completion)
         case .footer: footerWritten(aux, chunk: index, completion)
-        case .sync: segmentFlushed(aux, completion)
+        case .sync: segmentFlushed(aux, number: index, completion)
         case .manifestWrite, .manifestSync: manifestCompleted(kind, device: Int(index), completion)
         case .segmentAllocate, .segmentHeader, .segmentSync, .directorySync, .reclaimRead:
             reclaimCompleted(kind, device: Int(index), aux: aux, completion)
@@ -292,19 +318,15 @@ package final class LogStore {
         case .recovery: recoveryCompleted(index: index, aux: aux, completion)
         case .list: listRead(aux, completion)
         case .moveRead: runRead(Int(index), completion)
+        case .probe: probed(Int(index), completion)
+        case .scrub: scrubRead(completion)
         }
     }
 
+    /// Kind 8 bits, device 5 (`issue`), index 19, aux 32.
     static func tag(_ kind: IOKind, _ index: Int32, _ aux: UInt32 = 0) -> UInt64 {
-        UInt64(kind.rawValue) << 56 | UInt64(UInt32(bitPattern: index) & 0xFF_FFFF) << 32
+        UInt64(kind.rawValue) << 56 | UInt64(UInt32(bitPattern: index) & 0x7_FFFF) << 32
             | UInt64(aux)
-    }
-
-    /// Hands a request to the driver, or keeps it until the driver has room.
-    @inline(__always)
-    func issue(_ request: IORequest) {
-        if backlog.isEmpty, driver.prepare(request) { return }
-        backlog.append(request)
     }
 
     @inline(__always)
@@ -413,10 +435,7 @@ package final class LogStore {
         table: UnsafeRawPointer? = nil
     ) {
         let slot = operations.slots + Int(operation)
-        if slot.pointee.chunk >= 0 {
-            bouncePool.give(slot.pointee.chunk)
-            slot.pointee.chunk = -1
-        }
+        if slot.pointee.chunk >= 0 { giveBounce(operation) }
         let writes = slot.pointee.kind == .append || slot.pointee.kind == .delete
         // The next write of the key holds it from here on, but begins after this one's outcome.
         let follower = writes ? passKeyOn(operation) : -1
@@ -437,7 +456,7 @@ package final class LogStore {
             operations.give(operation)
         }
         if follower >= 0 { startWrite(follower) }
-        if !waitingForChunk.isEmpty { resumeWaitingForChunk() }
+        if waitingForBounce > 0 { resumeWaitingForBounce() }
     }
 
     /// Ends this operation's hold on its key; returns the next one that waited for it, or -1.

@@ -47,6 +47,10 @@ package struct LogStoreConfiguration: Sendable {
     /// Requests of 128 KiB that groups have under way on a device while it is read; 0 for as many
     /// and as large as without readers.
     package var pacedWrites: Int = 2
+    /// Bytes a second that are read to find what has rotted; 0 for no such reading. Off unless
+    /// asked for: each read is checked anyway, so in a cache rot costs a miss, found or not, and a
+    /// store that nobody uses sleeps.
+    package var scrubBytesPerSecond: UInt64 = 0
     /// The longest read that is made of neighbours on disk, bytes.
     package var joinedReadBytes: Int = 1 << 20
     /// Operations at once.

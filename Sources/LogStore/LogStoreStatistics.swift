@@ -56,6 +56,17 @@ package struct LogStoreStatistics: Sendable {
     package var damagedPages: UInt64 = 0
     package var damage = OpenDamage()
 
+    // Devices
+    /// Times that a device's health has changed, probes, and devices of which what was under way
+    /// was given up.
+    package var gradeChanges: UInt64 = 0
+    package var probes: UInt64 = 0
+    package var silences: UInt64 = 0
+    /// Flushes that ended without devices that do badly.
+    package var partedFlushes: UInt64 = 0
+
+    package var scrub = ScrubStatistics()
+
     // Work
     package var requests: UInt64 = 0
     package var deviceNanoseconds: UInt64 = 0

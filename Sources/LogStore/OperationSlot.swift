@@ -246,6 +246,14 @@ struct OperationList {
         return index
     }
 
+    /// Takes an operation out of the middle. Rare.
+    mutating func remove(_ index: Int32, _ pool: OperationPool) {
+        for _ in 0..<count {
+            let first = popFirst(pool)
+            if first != index { append(first, pool) }
+        }
+    }
+
     /// Moves everything of `other` behind this list.
     mutating func append(all other: inout OperationList, _ pool: OperationPool) {
         guard other.head >= 0 else { return }

@@ -89,4 +89,13 @@ package protocol LogStoreDelegate: AnyObject {
     func evicted(_ fingerprint: Fingerprint)
     /// Whether operations that have not reached the log yet name this namespace slot.
     func holds(namespaceSlot: UInt16) -> Bool
+    /// The health of a device has changed.
+    func deviceChanged(_ device: Int, to state: DeviceState)
+    /// The scrubber has found rot: blocks, or (0) pages that tell of them.
+    func foundRot(in segment: UInt32, blocks: Int)
+}
+
+extension LogStoreDelegate {
+    package func deviceChanged(_ device: Int, to state: DeviceState) {}
+    package func foundRot(in segment: UInt32, blocks: Int) {}
 }

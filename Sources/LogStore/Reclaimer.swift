@@ -159,7 +159,7 @@ extension LogStore {
     /// nothing else is under way that could: segments in reserve have been lost to quarantine.
     private func waitsForItself(_ device: Int) -> Bool {
         guard reclaimers[device].pending > 0, reclaimers[device].clean.isEmpty, !flush.isRunning,
-            flush.waiting.isEmpty
+            flush.waiting.isEmpty, flush.late.isEmpty
         else { return false }
         for stream in streams.indices where streams[stream].groupsInFlight > 0 { return false }
         switch reclaimers[device].phase {
@@ -233,11 +233,14 @@ extension LogStore {
     }
 
     private func startReclaim(_ device: Int) {
-        if let segment = takeBeside(device) {
+        let wanted = reserved(device) + configuration.cleanSegments
+        // What is carried on for spreading may need a segment: those that only have to be made
+        // come first, or writers would be refused for want of what this very victim holds up.
+        let makesFirst = reclaimers[device].clean.count < wanted && canCreate(device)
+        if !makesFirst, let segment = takeBeside(device) {
             startVictim(device, segment)
             return
         }
-        let wanted = reserved(device) + configuration.cleanSegments
         guard reclaimers[device].clean.count < wanted || wantReclaim || rewriting else { return }
         if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
             if clock.monotonic >= reclaimers[device].createAt { createSegment(device) }
@@ -268,10 +271,10 @@ extension LogStore {
 
     /// When `pump` has to be called although nothing ends until then, monotonic nanoseconds.
     package var nextDeadline: UInt64 {
-        var next = UInt64.max
+        var next = recovery == nil ? nextScrub : UInt64.max
         guard !readOnly, recovery == nil, manifestState.exists else { return next }
         let now = clock.monotonic
-        if spreading.isWanted, !anyMemberAway, !rewriting { next = spreading.lookAt }
+        if spreading.isWanted, !anyMemberAway, !rewriting { next = min(next, spreading.lookAt) }
         for device in devices.indices where devices[device].takesWrites {
             if reclaimers[device].createAt > now { next = min(next, reclaimers[device].createAt) }
             if reclaimers[device].beside != nil, reclaimers[device].retryAt > now {
@@ -300,7 +303,8 @@ extension LogStore {
             IORequest(
                 tag: Self.tag(.segmentAllocate, Int32(device)), operation: .allocate,
                 file: file(id), fileOffset: 0,
-                piece: Piece(region: .process, offset: 0, length: manifest.segmentBytes)))
+                piece: Piece(region: .process, offset: 0, length: manifest.segmentBytes)),
+            on: device)
     }
 
     /// The device has no room for more: the store goes on with the segments it has.
@@ -326,6 +330,12 @@ extension LogStore {
         let errno = completion.result < 0 ? Int32(truncatingIfNeeded: -completion.result) : 0
         switch kind {
         case .segmentAllocate:
+            if errno == Self.givenUp {
+                unmake(segment)
+                reclaimers[device].nextLocal -= 1
+                reclaimers[device].phase = .idle
+                return
+            }
             if errno != 0 {
                 unmake(segment)
                 cannotCreate(device, errno)
@@ -333,12 +343,12 @@ extension LogStore {
                 return
             }
             reclaimers[device].phase = .syncingDirectory
-            sync(devices[device].directory, Self.tag(.directorySync, Int32(device)))
+            sync(devices[device].directory, .directorySync, device)
         case .directorySync:
             guard errno == 0 else {
                 // Its name may never be durable, whatever the next sync says: it is made anew.
                 statistics.flushErrors += 1
-                devices[device].failed(errno: errno)
+                deviceFailed(device, errno: errno)
                 unmake(segment)
                 reclaimers[device].nextLocal -= 1
                 reclaimers[device].createAt = clock.monotonic + Self.createPause
@@ -359,7 +369,7 @@ extension LogStore {
             }
             statistics.metadataBytes += UInt64(2 * Self.pageBytes)
             reclaimers[device].phase = .syncing
-            sync(file(segment), Self.tag(.segmentSync, Int32(device)))
+            sync(file(segment), .segmentSync, device)
         case .segmentSync:
             guard errno == 0 else {
                 headerFailed(device, errno)
@@ -377,17 +387,18 @@ extension LogStore {
         }
     }
 
-    private func sync(_ file: FileID, _ tag: UInt64) {
+    private func sync(_ file: FileID, _ kind: IOKind, _ device: Int) {
         issue(
             IORequest(
-                tag: tag, operation: .sync, file: file, fileOffset: 0,
-                piece: Piece(region: .process, offset: 0, length: 0)))
+                tag: Self.tag(kind, Int32(device)), operation: .sync, file: file, fileOffset: 0,
+                piece: Piece(region: .process, offset: 0, length: 0)),
+            on: device)
     }
 
     private func headerFailed(_ device: Int, _ errno: Int32) {
         giveChunk(device)
         statistics.writeErrors += 1
-        devices[device].failed(errno: errno)
+        deviceFailed(device, errno: errno)
         quarantine(reclaimers[device].segment)
         reclaimers[device].phase = .idle
     }

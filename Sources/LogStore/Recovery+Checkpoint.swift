@@ -10,6 +10,7 @@ import SegmentFormat
 struct CheckpointLoad {
     struct Candidate {
         var file: FileID
+        var device: Int
         var end: CheckpointEnd?
         var header: CheckpointHeader?
     }
@@ -60,7 +61,7 @@ extension LogStore {
                     }
                     // Made ahead of the first checkpoint, and not yet written.
                     if let found = try? driver.information(file), found.size == 0 { continue }
-                    load.candidates.append(CheckpointLoad.Candidate(file: file))
+                    load.candidates.append(CheckpointLoad.Candidate(file: file, device: device))
                 }
             }
         }
@@ -79,23 +80,24 @@ extension LogStore {
             for which in 0..<2 {
                 let place = which == 0 ? 0 : CheckpointHeader.endOffset
                 readCheckpoint(
-                    load.candidates[number].file, UInt64(place),
+                    load.candidates[number], UInt64(place),
                     memory + (2 * number + which) * Self.pageBytes, Self.pageBytes, index: 0)
             }
         }
     }
 
     private func readCheckpoint(
-        _ file: FileID, _ offset: UInt64, _ memory: UnsafeMutableRawPointer, _ length: Int,
-        index: Int32, aux: UInt32 = 0
+        _ candidate: CheckpointLoad.Candidate, _ offset: UInt64,
+        _ memory: UnsafeMutableRawPointer, _ length: Int, index: Int32, aux: UInt32 = 0
     ) {
         issue(
             IORequest(
-                tag: Self.tag(.recovery, index, aux), operation: .read, file: file,
+                tag: Self.tag(.recovery, index, aux), operation: .read, file: candidate.file,
                 fileOffset: offset,
                 piece: Piece(
                     region: .process, offset: UInt64(UInt(bitPattern: memory)),
-                    length: UInt64(length))))
+                    length: UInt64(length))),
+            on: candidate.device)
     }
 
     func checkpointRead(_ recovery: Recovery, index: Int32, aux: UInt32, _ errno: Int32) {
@@ -152,6 +154,7 @@ extension LogStore {
             startReplay(recovery)
             return
         }
+        if header.scrubbed > 0 { scrub.segment = header.scrubbed - 1 }
         load.memoryBytes = Int(CheckpointHeader.dataOffset(segments: Int(header.segmentCount)))
         let table = UnsafeMutableRawPointer.allocate(
             byteCount: load.memoryBytes, alignment: 4096)
@@ -159,7 +162,7 @@ extension LogStore {
         load.reading = [UInt32?](repeating: nil, count: Recovery.workerCount)
         recovery.checkpoint = load
         recovery.pendingIO = 1
-        readCheckpoint(load.candidates[load.chosen].file, 0, table, load.memoryBytes, index: 0)
+        readCheckpoint(load.candidates[load.chosen], 0, table, load.memoryBytes, index: 0)
     }
 
     /// The segment table has arrived: which lives the entries belong to.
@@ -235,7 +238,8 @@ extension LogStore {
                     file: load.candidates[load.chosen].file,
                     fileOffset: base + UInt64(load.nextChunk)
                         * UInt64(CheckpointChunk.chunkBytes),
-                    piece: pool.piece(Int32(number), length: CheckpointChunk.chunkBytes)))
+                    piece: pool.piece(Int32(number), length: CheckpointChunk.chunkBytes)),
+                on: load.candidates[load.chosen].device)
             load.nextChunk += 1
             progressed = true
         }

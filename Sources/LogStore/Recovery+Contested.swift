@@ -100,7 +100,8 @@ extension LogStore {
                 fileOffset: Self.offset(page: entry.place.page),
                 piece: Piece(
                     region: .process, offset: UInt64(UInt(bitPattern: memory)),
-                    length: UInt64(recovery.contestedBytes))))
+                    length: UInt64(recovery.contestedBytes))),
+            on: SegmentTable.device(entry.place.segment))
         return true
     }
 

@@ -159,7 +159,8 @@ extension LogStore {
                         file: file(id), fileOffset: Self.offset(page: page),
                         piece: Piece(
                             region: .process, offset: UInt64(address),
-                            length: UInt64(Self.pageBytes))))
+                            length: UInt64(Self.pageBytes))),
+                    on: SegmentTable.device(id))
             }
         }
     }
@@ -202,6 +203,7 @@ extension LogStore {
             if life.trailer == nil { recovery.halfHeaded.insert(id) }
             statistics.recovery.damagedPages += 1
         }
+        state.pointee.lacksHeader = life.header == nil
         state.pointee.state = .sealed
         state.pointee.writtenPages = segmentPages
         state.pointee.metaPages = 1
@@ -364,7 +366,8 @@ extension LogStore {
             IORequest(
                 tag: Self.tag(.recovery, Int32(number)), operation: .read, file: file(segment),
                 fileOffset: Self.offset(page: recovery.workers[number].page),
-                piece: pool.piece(Int32(number), length: Int(count) * Self.pageBytes)))
+                piece: pool.piece(Int32(number), length: Int(count) * Self.pageBytes)),
+            on: SegmentTable.device(segment))
     }
 
     private func readFooterPages(
@@ -411,7 +414,8 @@ extension LogStore {
             IORequest(
                 tag: Self.tag(.recovery, Int32(number)), operation: .read, file: file(segment),
                 fileOffset: Self.offset(page: wanted.first),
-                piece: pool.piece(Int32(number), length: Int(wanted.count) * Self.pageBytes)))
+                piece: pool.piece(Int32(number), length: Int(wanted.count) * Self.pageBytes)),
+            on: SegmentTable.device(segment))
     }
 
     /// A segment without a footer has been gone through. One in which nothing was found, and

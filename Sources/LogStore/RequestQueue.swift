@@ -51,6 +51,16 @@ final class RequestQueue {
         return request
     }
 
+    /// Takes the request with a tag out, if it is there. Rare.
+    func remove(tag: UInt64) -> Bool {
+        var found = false
+        for _ in 0..<count {
+            guard let request = popFirst() else { break }
+            if request.tag == tag, !found { found = true } else { append(request) }
+        }
+        return found
+    }
+
     /// Hands over as many as the driver takes.
     func drain(into driver: any BlockDriver) {
         while count > 0 {

@@ -55,6 +55,10 @@ package struct Segment {
     package var footerFirstPage: UInt32 = 0
     package var footerPages: UInt32 = 0
     package var needsFlush: Bool = false
+    /// Its first page told nothing when the store was opened: a crash may have torn it.
+    package var lacksHeader: Bool = false
+    /// The running flush waits for it.
+    package var isSyncing: Bool = false
     package var hasRecords: Bool = false
     /// Blocks whose descriptors cannot be read, so that they cannot be moved in this run.
     package var holdsUnreadable: Bool = false

@@ -33,7 +33,7 @@ struct WritePacer {
 
 extension LogStore {
     /// Whether writes to a device give way.
-    private func isPaced(_ device: Int) -> Bool {
+    func isPaced(_ device: Int) -> Bool {
         guard configuration.pacedWrites > 0 else { return false }
         if pacers[device].reads > 0 { return true }
         let until = pacers[device].readUntil
@@ -60,7 +60,7 @@ extension LogStore {
     func issuePaced(_ request: IORequest, _ device: Int, records: Bool = false) -> Int32 {
         guard !records, isPaced(device) || !pacers[device].queue.isEmpty else {
             pacers[device].underWay += 1
-            issue(request)
+            issue(request, on: device)
             return 1
         }
         let count = pacers[device].queue.append(request, inSlicesOf: WritePacer.sliceBytes)
@@ -76,7 +76,7 @@ extension LogStore {
         guard isPaced(device) || !pacers[device].queue.isEmpty || !pacers[device].later.isEmpty
         else {
             pacers[device].underWay += 1
-            issue(request)
+            issue(request, on: device)
             return 1
         }
         let count = pacers[device].later.append(request, inSlicesOf: WritePacer.sliceBytes)
@@ -90,7 +90,7 @@ extension LogStore {
         let limit = isPaced(device) ? configuration.pacedWrites : Int.max
         while pacers[device].underWay < limit, let request = nextPaced(device, limit) {
             pacers[device].underWay += 1
-            issue(request)
+            issue(request, on: device)
         }
     }
 

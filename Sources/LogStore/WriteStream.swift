@@ -67,6 +67,8 @@ struct Group {
     var pages: UInt32 = 0
     var descriptorPages = 0
     var issued = false
+    /// Its operations have gone elsewhere; the device still has the buffer.
+    var isOrphan = false
 
     init(memory: UnsafeMutableRawPointer, chunk: Int32) {
         self.memory = memory

@@ -29,6 +29,8 @@ struct QueuedBlock {
     var instanceLow: UInt32 = 0
     var predictor = PredictorKind.chain
     var state = BlockState.waiting
+    /// Where it is read from while it is under way.
+    var device: UInt8 = 0
     /// Place in the pool of long keys, -1 for none.
     var longKey: Int32 = -1
     var request: Int32 = -1

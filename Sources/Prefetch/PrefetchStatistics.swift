@@ -50,6 +50,8 @@ package struct PrefetchStatistics: Sendable {
     package var unsure: UInt64 = 0
     /// Taken back before their reading began.
     package var cancelled: UInt64 = 0
+    /// Not brought, because their device did badly and another one did not.
+    package var avoided: UInt64 = 0
     /// Asked for before their reading began.
     package var overtaken: UInt64 = 0
     /// Hinted blocks that were looked at again and had to be brought after all, and those that the

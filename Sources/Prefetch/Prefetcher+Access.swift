@@ -92,7 +92,7 @@ extension Prefetcher: AccessObserver {
             putBack(index)
             return
         }
-        bytesInFlight -= Int(block.bytes)
+        underWay.remove(block)
         (pause, pausedUntil) = (0, 0)
         let isIssued = status != .alreadyPresent && bytes > 0
         if isIssued {

@@ -42,7 +42,8 @@ package final class Prefetcher {
     @exclusivity(unchecked) var counts = PrefetchStatistics()
     @exclusivity(unchecked) private var bucket: TokenBucket
     @exclusivity(unchecked) private var meter: BandwidthMeter
-    @exclusivity(unchecked) var bytesInFlight = 0
+    /// By device, as what hangs on one that does badly is not to hold up the rest.
+    let underWay = DeviceShares()
     @exclusivity(unchecked) private var wake = UInt64.max
     /// No room was found: nothing is begun before, and how long the next such pause is.
     @exclusivity(unchecked) var pausedUntil: UInt64 = 0
@@ -86,6 +87,7 @@ package final class Prefetcher {
         unused.deallocate()
         displaced.deallocate()
         raised.deallocate()
+        underWay.deallocate()
         successors.deallocate()
         streamRequests.deallocate()
         pickTable.deallocate()
@@ -222,9 +224,10 @@ package final class Prefetcher {
         let lingers = log.demandWaits
         var begun = false
         while queue.first >= 0 {
+            let (blocks, bytesInFlight) = underWay.sum(log)
             let index = queue.first
             let waits = lingers && (!isUrgent(index) || log.demandIsUnderWay)
-            if queue.inFlight >= (waits ? 1 : configuration.operations) { break }
+            if blocks >= (waits ? 1 : configuration.operations) { break }
             guard let bytes = bytesWanted(index) else {
                 begun = true
                 continue
@@ -280,12 +283,19 @@ package final class Prefetcher {
             return nil
         }
         if isLive, let entry = log.lookup(whole).entry, !entry.isDamaged {
-            let (shards, all) = (Int(block.pointee.shardCount), entry.shardCount)
-            // Of a part about its share.
-            return shards == 0 || shards >= all
-                ? Int(entry.length) : max(1, Int(entry.length) / all * shards)
+            let device = SegmentTable.device(entry.place.segment)
+            if !log.isSpared(device) {
+                block.pointee.device = UInt8(truncatingIfNeeded: device)
+                let (shards, all) = (Int(block.pointee.shardCount), entry.shardCount)
+                // Of a part about its share.
+                return shards == 0 || shards >= all
+                    ? Int(entry.length) : max(1, Int(entry.length) / all * shards)
+            }
+            // Its device has enough to do with what somebody waits for.
+            counts.avoided += 1
+        } else {
+            counts.cancelled += 1
         }
-        counts.cancelled += 1
         drop(index)
         return nil
     }
@@ -295,7 +305,7 @@ package final class Prefetcher {
         let block = queue.blocks + Int(index)
         queue.begin(index)
         block.pointee.bytes = UInt32(bytes)
-        bytesInFlight += bytes
+        underWay.add(block.pointee.device, bytes)
         let taken = staged.prefetch(
             token: UInt64(index), block.pointee.blockFingerprint,
             namespaceSlot: block.pointee.namespaceSlot, key: queue.key(index),
@@ -306,7 +316,7 @@ package final class Prefetcher {
     }
 
     func putBack(_ index: Int32) {
-        bytesInFlight -= Int(queue.blocks[Int(index)].bytes)
+        underWay.remove(queue.blocks[Int(index)])
         queue.putBack(index)
         pause = min(Self.longestPause, max(Self.shortestPause, 2 * pause))
         pausedUntil = log.clock.monotonic + pause
@@ -317,6 +327,7 @@ package final class Prefetcher {
     /// are due later than this one, have made way.
     private func makeWindow(_ bytes: Int, for request: Int32, _ now: UInt64) -> Bool {
         let due = queue.requests[Int(request)].due
+        let bytesInFlight = underWay.sum(nil).bytes
         while unused.windowBytes + bytesInFlight + bytes > windowBytes {
             let (oldest, newest) = (unused.oldest, unused.newest)
             guard oldest >= 0 else { return bytesInFlight == 0 }

@@ -23,6 +23,9 @@ package struct CheckpointHeader: Equatable, Sendable {
     package var beganVersion: UInt64 = 0
     package var beganWall: UInt32 = 0
     package var segmentCount: UInt32 = 0
+    /// The segment that the scrubber had come to, plus one; 0 for none. A word that older builds
+    /// leave zero and do not look at.
+    package var scrubbed: UInt32 = 0
 
     package init() {}
 
@@ -77,6 +80,7 @@ package struct CheckpointHeader: Equatable, Sendable {
         page.put(segmentCount, 60)
         page.put(entryBytes, 64)
         page.put(FormatConstants.incompatible, 72)
+        page.put(scrubbed, 80)
         page.seal(seed, at: Self.headerCheck)
     }
 
@@ -97,6 +101,7 @@ package struct CheckpointHeader: Equatable, Sendable {
         made.beganWall = page.u32(56)
         made.segmentCount = page.u32(60)
         made.entryBytes = page.u32(64)
+        made.scrubbed = page.u32(80)
         guard made.store == store, made.entryBytes == 40, made.segmentCount <= 1 << 20 else {
             throw .wrongPlace
         }

@@ -34,6 +34,12 @@ extension StagedStore {
                 serve(index, found.slot, tier: .staging)
                 return
             }
+            if found.state == .dirty {
+                // It has expired before it was written. What is on disk is older.
+                note(index, .miss)
+                answer(index, .miss, reason: .expired)
+                return
+            }
             // A direct get joins only a prefetch: that is ahead, and its memory is no cache more.
             if found.state == .filling,
                 slot.pointee.message.mode != .direct || isPrefetching(found.slot)
@@ -480,16 +486,21 @@ extension StagedStore {
         }
     }
 
-    private func giveUp(_ index: Int32, _ status: Status, _ reason: MissReason) {
+    func giveUp(_ index: Int32, _ status: Status, _ reason: MissReason) {
         let slot = operations.slots + Int(index)
         guard !slot.pointee.abandoned, !slot.pointee.answered else { return }
         slot.pointee.abandoned = true
         if status == .timedOut { statistics.timedOut += 1 } else { statistics.cancelled += 1 }
         var made = StoreAnswer(token: slot.pointee.message.token, status: status)
         made.reason = reason
-        switch slot.pointee.phase {
-        case .readingDirect, .appending: made.memoryInUse = true
-        default: slot.pointee.silent = true
+        slot.pointee.silent = true
+        if !log.holdsBack || !log.withdraw(read: UInt64(index)) {
+            switch slot.pointee.phase {
+            case .readingDirect, .appending:
+                slot.pointee.silent = false
+                made.memoryInUse = true
+            default: break
+            }
         }
         sink?.answered(made)
     }

@@ -4,8 +4,9 @@
 // And the other way around: a put of a block that is on disk alone leaves the copy in memory that
 // it brought.
 //
-// Invariants: an unwritten resident has no write under way and no entry in the index; each of them
-// that leaves without having been deleted, replaced by its writer or purged is told of once.
+// Invariants: an unwritten resident has no write under way and no entry in the index that could be
+// read in this run, now or later; each of them that leaves without having been deleted, replaced by
+// its writer, purged, or expired is told of once.
 
 import LogStore
 import SegmentFormat
@@ -20,11 +21,14 @@ extension StagedStore {
             !isPresent(slot.pointee.fingerprint)
         else { return true }
         let message = slot.pointee.message
+        // A block that was written and cannot be read is put once more.
+        let hidesCopy = log.hidesCopy(slot.pointee.fingerprint)
         slot.pointee.isAdmitted = gate.admits(
-            keyHash: keyHash(message.key), bytes: message.length, again: false)
+            keyHash: keyHash(message.key), bytes: message.length, again: hidesCopy)
         if slot.pointee.isAdmitted { return true }
         slot.pointee.isUnwritten =
             message.durability == .volatile && retains && arena != nil && !log.readOnly
+            && !hidesCopy
         return slot.pointee.isUnwritten
     }
 
@@ -33,7 +37,8 @@ extension StagedStore {
         guard request.durability == .volatile, !request.replace, retains, let arena,
             !log.readOnly, !closing
         else { return false }
-        return arena.dirtyBytes + Int(bytes) > dirtyLimit
+        // What memory alone has does not keep an older copy from coming back with its device.
+        return arena.dirtyBytes + Int(bytes) > dirtyLimit && !log.hidesCopy(request.fingerprint)
     }
 
     /// The image is made: the put ends here.

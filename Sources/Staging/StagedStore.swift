@@ -161,7 +161,8 @@ package final class StagedStore {
 
     /// When the owner has to be awake next, monotonic nanoseconds.
     package var nextDeadline: UInt64 {
-        let next = min(deadlineCount > 0 ? earliestDeadline : UInt64.max, log.nextDeadline)
+        let own = deadlineCount > 0 ? earliestDeadline : UInt64.max
+        let next = min(own, log.nextDeadline, log.nextLook)
         if waitingForLog.isEmpty && waitingForSlabs.isEmpty { return next }
         // What waits for room is looked at again soon, should no completion come first.
         return min(next, log.clock.monotonic + 1_000_000)
@@ -415,10 +416,34 @@ package final class StagedStore {
 
     package func checkpoint(token: UInt64) { log.checkpoint(token: token | Self.controlBit) }
 
+    /// Whether nothing is under way but what hangs on a silent device.
+    package var isIdleBesideSilent: Bool {
+        log.anySilent ? log.isIdleBesideSilent && waitingForLog.isEmpty : isIdle
+    }
+
+    /// Closing with a silent device: what hangs on it is answered as cancelled, and acknowledged
+    /// blocks that have not reached it are lost.
+    package func leaveSilent() {
+        for index in 0..<operations.capacity where operations.slots[index].inUse {
+            if operations.slots[index].answered {
+                operations.slots[index].answered = false
+                operations.slots[index].abandoned = true
+                operations.slots[index].silent = true
+                statistics.volatileLost += 1
+                let resident = operations.slots[index].resident
+                let version = resident < 0 ? nil : arena?.info(ResidentSlot(resident)).version
+                sink?.happened(.volatileLost(version: version ?? 0, errno: 110))  // ETIMEDOUT
+            } else {
+                giveUp(Int32(index), .cancelled, .none)
+            }
+        }
+    }
+
     /// Refuses new writes from now on; the caller pumps until idle, flushes and checkpoints.
     package func beginClose() {
         closing = true
         loseUnwritten()
+        log.stopScrub()
     }
 
     package func shutdown() {
@@ -480,6 +505,17 @@ extension StagedStore: LogStoreDelegate {
     }
 
     package func evicted(_ fingerprint: Fingerprint) {}
+
+    package func deviceChanged(_ device: Int, to state: DeviceState) {
+        sink?.happened(.deviceChanged(index: device, state: state))
+    }
+
+    package func foundRot(in segment: UInt32, blocks: Int) {
+        sink?.happened(
+            .rotFound(
+                device: SegmentTable.device(segment), segment: SegmentTable.local(segment),
+                isBlock: blocks > 0))
+    }
 
     package func holds(namespaceSlot: UInt16) -> Bool {
         for index in 0..<operations.capacity

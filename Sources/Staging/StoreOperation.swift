@@ -128,6 +128,7 @@ package protocol StoreSink: AnyObject {
 
 package enum StoreEvent: Sendable {
     case volatileLost(version: UInt64, errno: Int32)
-    case deviceOut(index: Int)
+    case deviceChanged(index: Int, state: DeviceState)
+    case rotFound(device: Int, segment: Int, isBlock: Bool)
     case recovered(nanoseconds: UInt64, blocks: Int)
 }

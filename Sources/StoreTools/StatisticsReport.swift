@@ -166,6 +166,14 @@ package struct StatisticsReport: Sendable {
                 size("reads_bytes") + " for gets, " + size("reads_moved_bytes") + " for reclaim"
             ),
             (
+                "scrubbed",
+                samples.count("scrub_bytes") == 0
+                    ? ""
+                    : size("scrub_bytes") + ", \(samples.count("scrub_passes")) passes; rotten: "
+                        + "\(samples.count("scrub_damaged_blocks")) blocks, "
+                        + "\(samples.count("scrub_damaged_pages")) pages"
+            ),
+            (
                 "written",
                 size("writes_total_bytes") + ": groups " + size("writes_group_bytes")
                     + " (written again " + size("writes_reinserted_bytes") + "), metadata "
@@ -205,7 +213,7 @@ package struct StatisticsReport: Sendable {
             let words = name.split(separator: "_").joined(separator: " ")
             return count == 0 ? nil : "\(words) \(count)"
         }
-        for device in samples.words("devices_info") where device["state"] != "serving" {
+        for device in samples.words("devices_info") where device["state"] != "healthy" {
             told.append("device \(device["device"] ?? "?") is \(device["state"] ?? "?")")
         }
         if samples["recovery_is_complete"] == 0 { told.append("the index is being rebuilt") }

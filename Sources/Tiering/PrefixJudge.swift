@@ -1,6 +1,7 @@
 // PrefixJudge: what a store knows for deciding how much of a prefix to claim: what its devices
 // take, what they have been asked for, and how fast the engine computes. The owner thread brings
-// the figures up to date; lookups on any thread ask, and hold a lock for a few copies only.
+// the figures up to date; lookups on any thread ask, and hold a lock for a few copies only. The
+// index has what lies on a device that is not read at present: there a prefix ends.
 
 import LogStore
 import Synchronization
@@ -36,6 +37,8 @@ package struct PrefixCounts: Sendable, Equatable {
 package final class PrefixJudge: Sendable {
     private struct State {
         var devices: PrefixDevices = .init(repeating: DeviceLoad())
+        /// A bit for each device that is not read at present.
+        var away: UInt32 = 0
         var rate = RecomputeRate()
         var counts = PrefixCounts()
     }
@@ -44,9 +47,10 @@ package final class PrefixJudge: Sendable {
 
     package init() {}
 
-    /// Owner thread: what the devices take by now.
-    package func update(_ meters: [ReadMeter]) {
+    /// Owner thread: what the devices take by now, and a bit for each that is not read.
+    package func update(_ meters: [ReadMeter], away: UInt32 = 0) {
         state.withLock { state in
+            state.away = away
             for device in 0..<min(meters.count, 32) {
                 state.devices[device].cost = meters[device].cost
             }
@@ -102,7 +106,9 @@ package final class PrefixJudge: Sendable {
         _ ask: PrefixAsk, _ namespaceSlot: UInt16, _ keys: Int, _ now: UInt64,
         _ find: (Int) -> PrefixBlock?
     ) -> (ProfitablePrefix, PrefixDevices, rate: Double) {
-        let (devices, rate) = state.withLock { ($0.devices, Self.rate($0, ask, namespaceSlot)) }
+        let (devices, away, rate) = state.withLock {
+            ($0.devices, $0.away, Self.rate($0, ask, namespaceSlot))
+        }
         var question = PrefixQuestion(now: now, blocks: keys, blockNanoseconds: rate)
         question.tailNanoseconds =
             ask.tokensPerBlock > 0 ? rate * Double(ask.tokensAfter) / Double(ask.tokensPerBlock) : 0
@@ -111,7 +117,9 @@ package final class PrefixJudge: Sendable {
         question.loadsIn = ask.loadsIn
         var prefix = ProfitablePrefix(question, devices)
         var number = 0
-        while number < keys, let block = find(number) {
+        while number < keys, let block = find(number),
+            block.device < 0 || away & (1 << UInt32(min(block.device, 31))) == 0
+        {
             prefix.add(block)
             number += 1
         }

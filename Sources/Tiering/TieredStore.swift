@@ -115,7 +115,7 @@ package final class TieredStore {
     private static let lookPeriod: UInt64 = 1_000_000
 
     private func look(_ now: UInt64) {
-        judge.update(staged.log.meters)
+        judge.update(staged.log.meters, away: staged.log.unreadableDevices)
         if wear != nil { account() }
         guard backlog != nil, let arena = staged.arena else { return }
         backlog?.observe(
@@ -148,7 +148,7 @@ package final class TieredStore {
         _ ask: PrefixAsk, namespaceSlot: UInt16, keys: Int, claims: Bool,
         find: (Int) -> PrefixBlock?
     ) -> PrefixDecision {
-        judge.update(staged.log.meters)
+        judge.update(staged.log.meters, away: staged.log.unreadableDevices)
         let now = staged.log.clock.monotonic
         return claims
             ? judge.decide(ask, namespaceSlot: namespaceSlot, keys: keys, now: now, find: find)

@@ -102,7 +102,8 @@ final class VirtualStore: TimedStore {
             }
             if !moved { driver.wait(until: clock.monotonic + 1_000_000) }
         }
-        throw BenchError("the simulated store does not come to rest")
+        throw BenchError(
+            "the simulated store does not come to rest: \(store.staged.log.diagnosis)")
     }
 
     // MARK: Time

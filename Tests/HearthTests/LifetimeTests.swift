@@ -218,14 +218,16 @@ import Testing
         let events = store.events()
         let called = Mutex<[Event]>([])
         store.onEvent { event in called.withLock { $0.append(event) } }
-        #expect(store.engine.perform { $0.happened(.deviceOut(index: 0)) })
+        #expect(store.engine.perform { $0.happened(.deviceChanged(index: 0, state: .slow)) })
         #expect(store.engine.perform { $0.happened(.volatileLost(version: 9, errno: 5)) })
         let statistics = try await store.statistics()
         #expect(statistics.recovery.isComplete)
-        #expect(statistics.devices[0].state == "out")
+        #expect(statistics.devices[0].state == "healthy" && statistics.devices[0].spells == 0)
         #expect(statistics.puts.volatileLost == 1)
         await store.close()
-        let told: [Event] = [.deviceOut(index: 0), .volatileLost(version: 9, errno: 5)]
+        let told: [Event] = [
+            .deviceChanged(index: 0, health: .slow), .volatileLost(version: 9, errno: 5),
+        ]
         #expect(called.withLock { $0 } == told)
         var streamed: [Event] = []
         for await event in events { streamed.append(event) }

@@ -17,7 +17,7 @@ import Testing
         made.driver.kind = "io_uring"
         made.driver.grants = "a \"quoted\" \\ word\nand a line"
         made.devices = [
-            Statistics.DeviceState(index: 0, state: "serving", segments: 5),
+            Statistics.DeviceState(index: 0, state: "healthy", segments: 5),
             Statistics.DeviceState(index: 3, state: "out", segments: 6),
         ]
         made.hints.byKind = ["chain": 9]

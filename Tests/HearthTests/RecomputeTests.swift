@@ -74,7 +74,8 @@ import Testing
         store.noteComputed(tokens: 1_000_000_000, in: .nanoseconds(1000))
         let made = store.longestPrefix(
             keys, in: space, against: Recompute(tokensPerBlock: 512))
-        #expect(made.blocks == 0 && made.present == 32)
+        // On a machine with much to do so much time may have passed that a block is tried anew.
+        #expect(made.blocks == (made.isProbe ? 1 : 0) && made.present == 32)
         try await store.close()
     }
 

@@ -39,14 +39,14 @@ import Testing
         #expect(made.memory.groupBuffers <= split.groupBuffers)
         #expect(made.memory.footers <= split.footers)
         #expect(made.memory.other <= split.other)
-        #expect(made.devices.count == 1 && made.devices[0].state == "serving")
+        #expect(made.devices.count == 1 && made.devices[0].state == "healthy")
         let parsed = try JSONSerialization.jsonObject(with: Data(made.json().utf8))
         let object = try #require(parsed as? [String: Any])
         #expect(
             object.keys.sorted() == [
                 "deletes", "devices", "driver", "durableVersion", "gets", "hints", "memory",
                 "prefetch", "prefixes", "puts", "reads", "reclaim", "recording", "recovery",
-                "space",
+                "scrub", "space",
                 "trouble", "writes",
             ])
         let gets = try #require(object["gets"] as? [String: Any])

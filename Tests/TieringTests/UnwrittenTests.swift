@@ -21,6 +21,13 @@ private final class Losses: StoreSink {
     }
 }
 
+/// Lets through what is put once more, or nothing.
+private final class Refusal: WriteGate {
+    let again: Bool
+    init(again: Bool) { self.again = again }
+    func admits(keyHash: UInt64, bytes: UInt32, again: Bool) -> Bool { self.again && again }
+}
+
 @Suite struct UnwrittenTests {
     private static let block = 20_000
 
@@ -160,6 +167,134 @@ private final class Losses: StoreSink {
             #expect(answer.status == .hit && bytes == payload("k\(number)", length: Self.block))
         }
         world.settle()
+    }
+
+    // MARK: Older copies
+
+    /// Two devices, of which the second has been silent for so long that it is not read any more;
+    /// and a key whose block it has.
+    private func oneAway() throws -> (TieredWorld, UInt16, String) {
+        let machine = SimulatedMachine()
+        for directory in ["/a", "/b"] { machine.addDevice(directory) }
+        var configuration = TieredWorld.configuration(segments: 24)
+        configuration.staged.log.directories = ["/a/store", "/b/store"]
+        let world = try TieredWorld(configuration, machine: machine)
+        let space = world.namespace()
+        let log = world.store.staged.log
+        var there: [String] = []
+        for number in 0..<900 where there.count < 2 {
+            let key = "k\(number)"
+            world.put(key, space, payload(key, length: Self.block))
+            let entry = Array(key.utf8).withUnsafeBytes {
+                log.lookup(log.fingerprint(space, $0)).entry
+            }
+            if let entry, SegmentTable.device(entry.place.segment) == 1 { there.append(key) }
+        }
+        let (key, other) = (try #require(there.first), try #require(there.last))
+        #expect(key != other)
+        world.settle()
+        world.emptyStaging(space)
+        machine.hang("/b/store")
+        // Somebody waits for it, in memory that stays.
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: 1 << 16, alignment: 4096)
+        let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
+        piece.initialize(
+            to: Piece(
+                region: .process, offset: UInt64(UInt(bitPattern: memory)),
+                length: UInt64(Self.block)))
+        world.submit(.get, Array(other.utf8), space, piece) { $0.mode = .direct }
+        world.pass(3 * Self.second)
+        #expect(log.devices[1].state == .suspect)
+        let missed = world.get(key, space, length: Self.block).0
+        #expect(missed.status == .miss && missed.reason == .deviceOut)
+        return (world, space, key)
+    }
+
+    private static let second: UInt64 = 1_000_000_000
+
+    /// A block in memory alone says nothing to a device: one put over a copy that cannot be read
+    /// now is written, or the copy would come back with its device once the newer one has expired.
+    @Test(arguments: [false, true])
+    func aCopyOnADeviceThatWasAwayDoesNotComeBack(gated: Bool) throws {
+        let (world, space, key) = try oneAway()
+        let gate = Refusal(again: true)
+        world.store.staged.dirtyLimit = 0
+        if gated { world.store.staged.gate = gate }
+        let newer = volatilePut(world, key, space, revision: 1) { $0.timeToLive = 20 }
+        #expect(newer.status == .stored)
+        #expect(
+            world.get(key, space, length: Self.block).1
+                == payload(key, revision: 1, length: Self.block))
+        world.machine.release("/b/store")
+        world.pass(8 * Self.second)
+        #expect(world.store.staged.log.devices[1].state == .healthy)
+        let (there, bytes) = world.get(key, space, length: Self.block)
+        #expect(there.status == .hit && there.version == newer.version)
+        #expect(bytes == payload(key, revision: 1, length: Self.block))
+        world.pass(15 * Self.second)
+        #expect(world.store.staged.statistics.volatileLost == 0)
+        #expect(world.get(key, space, length: Self.block).0.status == .miss)
+        let again = volatilePut(world, key, space, revision: 2) { $0.length = 100 }
+        #expect(again.status == .stored)
+        world.store.staged.gate = nil
+    }
+
+    /// What the gate does not let through is not put at all then.
+    @Test func whatIsNotAdmittedTakesNothingsPlace() throws {
+        let (world, space, key) = try oneAway()
+        let gate = Refusal(again: false)
+        world.store.staged.gate = gate
+        #expect(volatilePut(world, key, space, revision: 1).status == .notAdmitted)
+        #expect(volatilePut(world, "new", space).status == .stored)
+        #expect(world.store.staged.statistics.unwrittenPuts == 1)
+        world.machine.release("/b/store")
+        world.pass(8 * Self.second)
+        let (answer, bytes) = world.get(key, space, length: Self.block)
+        #expect(answer.status == .hit && bytes == payload(key, length: Self.block))
+        world.store.staged.gate = nil
+    }
+
+    /// Callers look into the shared index, which has what lies on the device.
+    @Test func aPrefixEndsAtABlockOnADeviceThatIsNotRead() throws {
+        let (world, space, _) = try oneAway()
+        func present() -> Int {
+            world.store.judge.decide(
+                PrefixAsk(tokensPerBlock: 16), namespaceSlot: space, keys: 3,
+                now: world.clock.monotonic
+            ) { PrefixBlock(bytes: 4096, device: $0 == 0 ? 0 : 1) }.present
+        }
+        #expect(present() == 1)
+        world.machine.release("/b/store")
+        world.pass(8 * Self.second)
+        #expect(present() == 3)
+    }
+
+    /// A block that expires while it waits for its write has taken the place of the older one all
+    /// the same.
+    @Test func whatExpiresBeforeItIsWrittenUncoversNothing() throws {
+        let world = try TieredWorld()
+        let space = world.namespace()
+        world.put("a", space, payload("a", length: Self.block))
+        world.settle()
+        world.machine.hang("/store")
+        let newer = volatilePut(world, "a", space, revision: 1) {
+            $0.replace = true
+            $0.timeToLive = 1
+        }
+        #expect(newer.status == .stored)
+        world.pass(3 * Self.second)
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: 1 << 16, alignment: 4096)
+        let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
+        piece.initialize(
+            to: Piece(
+                region: .process, offset: UInt64(UInt(bitPattern: memory)),
+                length: UInt64(Self.block)))
+        let token = world.submit(.get, Array("a".utf8), space, piece) { $0.mode = .direct }
+        world.machine.release("/store")
+        world.settle()
+        #expect(world.sink.answers[token]?.status == .miss)
+        memory.deallocate()
+        piece.deallocate()
     }
 
     // MARK: Copies

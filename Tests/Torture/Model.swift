@@ -36,6 +36,8 @@ struct Revision {
     var version: UInt64 = 0
     var durability = Durability.written
     var isDurable = false
+    /// The life of the store (its opening) in which it was last told to be there.
+    var life: UInt64 = 0
     /// Seconds after which it expires, 0 for never; once stored, the monotonic time by which it has
     /// expired for sure, in that life of the store (the store is deaf to jumps of the wall clock).
     var expires: (seconds: UInt32, end: UInt64, life: UInt64) = (0, UInt64.max, 0)
@@ -49,6 +51,8 @@ struct KeyModel {
     var number: Int
     var revisions: [Revision] = []
     var floor: UInt64 = 0
+    /// The floor as it was when the store's present life began.
+    var base: UInt64 = 0
     /// The highest version of an acknowledged delete.
     var deletedFloor: UInt64 = 0
     /// Present now, as far as anybody was told.
@@ -74,6 +78,18 @@ struct KeyModel {
 
     func revision(version: UInt64) -> Int? {
         revisions.firstIndex { $0.version == version && $0.version != 0 }
+    }
+
+    /// A volatile revision is gone: what was before it may be seen again. Of that only what was
+    /// told in this life of the store counts: what the floor did not hold at its beginning may have
+    /// been lost with an earlier one.
+    mutating func lost(_ revision: Int, life: UInt64) {
+        revisions[revision].state = .maybe
+        must = false
+        floor = max(base, deletedFloor)
+        for other in revisions where other.state == .stored && other.life == life {
+            floor = max(floor, other.version)
+        }
     }
 
     /// Whether anything could be found under the key at all.
@@ -181,5 +197,6 @@ struct Model {
         } else {
             key.floor = max(key.deletedFloor, key.durableFloor)
         }
+        key.base = key.floor
     }
 }

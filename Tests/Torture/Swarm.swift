@@ -126,6 +126,7 @@ struct Swarm {
         log.ghosts = [16, 4096][random.below(2)]
         // Not drawn, so that the seeds from before mean the same.
         log.pacedWrites = [2, 0, 1][Int(seed % 3)]
+        log.scrubBytesPerSecond = [0, 20_000_000, 2_000_000_000][Int(seed / 19 % 3)]
         log.holder = "torture"
     }
 
@@ -169,7 +170,8 @@ struct Swarm {
         plan = FaultPlan.swarm(seed: seed, kinds: kinds, ceiling: ceiling) { name in
             spareManifest && name == "manifest"
         }
-        plan.hangNanoseconds = 200_000_000
+        // Not drawn, as above: long enough for a device to become suspect, or only slow.
+        plan.hangNanoseconds = seed % 2 == 0 ? 3_000_000_000 : 200_000_000
         plan.slowNanoseconds = 50_000_000
         if kinds.contains(.hungDevice) && random.chance(0.5) {
             plan[.hungDevice] = 0.001

@@ -31,6 +31,7 @@ struct Tally: Sendable {
         "prefetched blocks", "prefetched and used", "prefetched and late",
         "prefetched and wasted", "prefetches failed", "prefetches overtaken",
         "prefetches cancelled", "hinted keys overflowed",
+        "changes of health", "probes", "scrubbed blocks", "scrub passes", "scrub found rotten",
     ]
 
     func table(faults: Bool) -> String {

@@ -79,7 +79,7 @@ extension World: StoreSink {
         }
         let call = controls.remove(at: index)
         lastControl = outcome
-        let excused = damage + errors > 0 || hardship
+        let excused = damage + errors > 0 || hardship || isTroubled(since: call.changesAt)
         switch call.kind {
         case .open(let space):
             guard outcome.status == .done else {
@@ -106,12 +106,21 @@ extension World: StoreSink {
     func happened(_ event: StoreEvent) {
         switch event {
         case .volatileLost(let version, _): volatileLost(version)
-        case .deviceOut:
-            tally.add("devices out")
-            hardship = true
+        case .deviceChanged(let index, let state):
+            tally.add("devices \(state)")
+            healthChanges += 1
+            switch state {
+            case .healthy, .slow: unreadable.remove(index)
+            case .suspect, .absent, .struck: unreadable.insert(index)
+            case .out: hardship = true
+            }
+        case .rotFound: tally.add("rot told")
         case .recovered: recoveredEvents += 1
         }
     }
+
+    /// Whether a device is neither read nor written, or may have been for a moment since a change.
+    func isTroubled(since changes: Int) -> Bool { !unreadable.isEmpty || healthChanges > changes }
 
     /// A volatile block is gone: what was before it may be seen again.
     private func volatileLost(_ version: UInt64) {
@@ -120,14 +129,7 @@ extension World: StoreSink {
             for key in model.namespaces[space].keys.indices {
                 guard let index = model.namespaces[space].keys[key].revision(version: version)
                 else { continue }
-                model.namespaces[space].keys[key].revisions[index].state = .maybe
-                model.namespaces[space].keys[key].must = false
-                var floor = model.namespaces[space].keys[key].deletedFloor
-                for revision in model.namespaces[space].keys[key].revisions
-                where revision.state == .stored {
-                    floor = max(floor, revision.version)
-                }
-                model.namespaces[space].keys[key].floor = floor
+                model.namespaces[space].keys[key].lost(index, life: openings)
                 return
             }
         }
@@ -150,7 +152,8 @@ extension World: StoreSink {
             }
         case .timedOut, .cancelled, .throttled: break
         case .tooLarge where client.operation.mode == .lease: break
-        case .failed where damage + errors > 0 || hardship: break
+        case .failed where damage + errors > 0 || hardship || isTroubled(since: client.changesAt):
+            break
         default: fail("unexpected: \(describe(client, answer))")
         }
     }
@@ -190,6 +193,7 @@ extension World: StoreSink {
             fail("wrong length or shard count: \(describe(client, answer))")
         }
         model.namespaces[client.space].keys[client.key].revisions[index].version = answer.version
+        model.namespaces[client.space].keys[client.key].revisions[index].life = openings
         if revision.state == .maybe {
             model.namespaces[client.space].keys[client.key].revisions[index].state = .stored
         }
@@ -280,7 +284,7 @@ extension World: StoreSink {
             if mayExpire { return }
         }
         if reason == .recovering, store?.isRecovered == false { return }
-        if damage > 0 || hardship || anyAway || errors > 0 {
+        if damage > 0 || hardship || anyAway || errors > 0 || isTroubled(since: client.changesAt) {
             tally.add("misses excused by faults")
             return
         }
@@ -318,7 +322,8 @@ extension World: StoreSink {
             if client.mustAt { notFoundDelete(client) }
             return
         case .failed, .noSpace:
-            let excused = damage + errors > 0 || hardship
+            let excused =
+                damage + errors > 0 || hardship || isTroubled(since: client.changesAt)
             if !excused { fail("a delete fails: \(describe(client, answer)). \(situation)") }
         case .throttled, .readOnly: break
         case .cancelled, .timedOut: key.deleteLingers = true

@@ -168,6 +168,21 @@ extension World {
         tally.add("allocation failures", log.allocationFailures)
         tally.add("damaged pages", log.damagedPages + log.recovery.damagedPages)
         tally.add("damaged segments", log.recovery.damagedSegments)
+        tally.add("scrubbed segments", log.scrub.segments)
+        tally.add("scrubbed blocks", log.scrub.blocks)
+        tally.add("scrub passes", log.scrub.passes)
+        tally.add("scrub found rotten", log.scrub.damagedBlocks)
+        tally.add("scrub found rotten pages", log.scrub.damagedPages)
+        // A crash leaves values and pages that were torn.
+        if damage + errors == 0, tally["crashes"] == 0,
+            log.scrub.damagedBlocks + log.scrub.damagedPages > 0
+        {
+            fail("the scrubber finds rot where there is none: \(log.scrub)")
+        }
+        tally.add("changes of health", log.gradeChanges)
+        tally.add("devices given up", log.silences)
+        tally.add("flushes without a late device", log.partedFlushes)
+        tally.add("probes", log.probes)
         collectPrefetching()
         let staged = store.statistics
         tally.add("staged reads", staged.stagedReads)

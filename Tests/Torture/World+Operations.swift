@@ -51,6 +51,7 @@ extension World {
         client.floorAt = key.floor
         client.highestAt = model.highestVersion
         client.mustAt = key.must && model.namespaces[client.space].live
+        client.changesAt = healthChanges
         client.pinnedAt = key.pinnedUntil > clock.monotonic
         client.deletesAt = key.deletesInFlight == 0 ? key.deletesBegun : -1
         outstanding += 1

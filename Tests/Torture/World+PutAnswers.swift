@@ -7,7 +7,7 @@ import Staging
 extension World {
     func putEnded(_ client: Client, _ answer: StoreAnswer) {
         model.namespaces[client.space].keys[client.key].writesInFlight -= 1
-        let excused = damage + errors > 0 || hardship
+        let excused = damage + errors > 0 || hardship || isTroubled(since: client.changesAt)
         switch answer.status {
         case .stored: stored(client, answer)
         case .alreadyPresent, .conflict: present(client, answer)
@@ -53,6 +53,7 @@ extension World {
         var key = model.namespaces[space].keys[number]
         key.revisions[client.revision].version = answer.version
         key.revisions[client.revision].state = .stored
+        key.revisions[client.revision].life = openings
         let expiring = key.revisions[client.revision].expires.seconds != 0
         let own = client.operation.timeToLive
         let general = model.namespaces[space].timeToLive
@@ -100,6 +101,7 @@ extension World {
         let own = key.revisions[client.revision]
         if let index = key.revision(version: answer.version) {
             let other = key.revisions[index]
+            model.namespaces[client.space].keys[client.key].revisions[index].life = openings
             let same =
                 other.length == own.length && other.shardCount == own.shardCount
                 && (own.shardCount == 1 || sameShards(own, other))

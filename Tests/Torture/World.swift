@@ -14,6 +14,8 @@ struct ControlCall {
     enum Kind { case open(space: Int), purge(space: Int), flush, checkpoint }
     var token: UInt64
     var kind: Kind
+    /// As in `Client`.
+    var changesAt = 0
 }
 
 final class World {
@@ -49,6 +51,9 @@ final class World {
     var away: [Bool] = [false, false]
     /// Space was taken away, or a device: puts may fail.
     var hardship = false
+    /// Changes of devices' health, and those that are neither read nor written at present.
+    var healthChanges = 0
+    var unreadable: Set<Int> = []
     var faultsOff = false
     var recoveredEvents = 0
     var purged = false
@@ -248,7 +253,7 @@ final class World {
     func control(_ kind: ControlCall.Kind) -> UInt64 {
         controlCount += 1
         let token = 1 << 40 | controlCount
-        controls.append(ControlCall(token: token, kind: kind))
+        controls.append(ControlCall(token: token, kind: kind, changesAt: healthChanges))
         return token
     }
 
@@ -301,6 +306,7 @@ final class World {
             model.evictedBefore += store.log.statistics.evictedBlocks
         }
         tiered = nil
+        unreadable = []
         collectFaults()
         for client in clients where client.state != .free {
             client.state = .free

@@ -216,9 +216,10 @@ const char *hearth_reason_name(uint32_t reason);
  *   overload=wait|memory, write_on=insert|again, write_budget (bytes a day, 0 for none),
  *   index_entries, expected_block, table_cache,
  *   driver=auto|io_uring|threads, queue_depth, operations, group, group_buffers, clean_segments,
- *   write_amplification, heat_half_life (cache mode, decimal), statistics_period (seconds between
- *   two pages for tools, decimal, 0 for none), allow_absent=0|1, holder, record (a file that what
- *   is asked and hinted is recorded to, for hearth-bench replay), record_limit (its bytes). */
+ *   write_amplification, heat_half_life (cache mode, decimal), scrub (bytes a second, read to find
+ *   rot, 0 for none), statistics_period (seconds between two pages for tools, decimal, 0 for none),
+ *   allow_absent=0|1, holder, record (a file that what is asked and hinted is recorded to, for
+ *   hearth-bench replay), record_limit (its bytes). */
 int32_t hearth_open(const char *endpoint, const char *const *options, hearth_store *store);
 /* Refuses new operations, ends those under way, flushes, checkpoints and closes; waits. Closes the
  * store's namespaces, queues, regions and leases with it. A queue's completions are lost. */
