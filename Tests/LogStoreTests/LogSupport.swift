@@ -2,6 +2,7 @@
 // that are written anew.
 
 import BlockIO
+import Glibc
 import SegmentFormat
 import Testing
 
@@ -99,7 +100,7 @@ extension World {
             let block = blocks[number]
             let bytes = (block.length + pageBytes - 1) / pageBytes * pageBytes
             let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes, alignment: 4096)
-            memory.initializeMemory(as: UInt8.self, repeating: 0)
+            if let base = memory.baseAddress { memset(base, 0, bytes) }
             memory.copyBytes(
                 from: payload(block.key, revision: block.revision, length: block.length))
             sources.append(memory)
