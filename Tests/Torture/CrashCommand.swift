@@ -88,9 +88,9 @@ enum CrashCommand {
         return 0
     }
 
-    /// How many unflushed changes are still tried in every combination (as many as keep these states
-    /// within what was asked for, twelve at most), and how many samples each boundary gets that has
-    /// more: what is missing, four at least.
+    /// How many unflushed changes are still tried in every combination (as many as keep these
+    /// states within what was asked for, twelve at most), and how many samples each boundary gets
+    /// that has more: what is missing, four at least.
     private static func plan(_ points: [Point], _ wanted: Int) -> (bits: Int, samples: Int) {
         func exhaustive(_ bits: Int) -> Int {
             points.reduce(0) { $0 + ($1.unflushed <= bits ? 1 << $1.unflushed : 0) }
