@@ -22,14 +22,14 @@ package final class Prefetcher {
     let arena: StagingArena
     let queue: PrefetchQueue
     @exclusivity(unchecked) var unused: UnusedBlocks
-    let displaced = DisplacedKeys()
+    let displaced: DisplacedKeys
     /// Not made where successors are not predicted.
     @exclusivity(unchecked) var successors: SuccessorTable
     let followsStreams: Bool
     /// By stream, the queue's request that stands for it, -1 for none.
     let streamRequests: UnsafeMutablePointer<Int32>
     @exclusivity(unchecked) var pickTable: PickTable
-    @exclusivity(unchecked) var layerClock = LayerClock()
+    @exclusivity(unchecked) var layerClock: LayerClock
     /// By layer, the queue's request that stands for guesses about it, -1 for none.
     let layerRequests: UnsafeMutablePointer<Int32>
     static let layerRequestCount = 64
@@ -38,12 +38,12 @@ package final class Prefetcher {
     @exclusivity(unchecked) var pickStep: UInt32 = 0
     /// Nanoseconds from wanting a part to its being there.
     @exclusivity(unchecked) var partTime: UInt64 = 0
-    let raised = RaisedReads()
+    let raised: RaisedReads
     @exclusivity(unchecked) var counts = PrefetchStatistics()
     @exclusivity(unchecked) private var bucket: TokenBucket
     @exclusivity(unchecked) private var meter: BandwidthMeter
     /// By device, as what hangs on one that does badly is not to hold up the rest.
-    let underWay = DeviceShares()
+    let underWay: DeviceShares
     @exclusivity(unchecked) private var wake = UInt64.max
     /// No room was found: nothing is begun before, and how long the next such pause is.
     @exclusivity(unchecked) var pausedUntil: UInt64 = 0
@@ -62,7 +62,10 @@ package final class Prefetcher {
 
     /// Nil for a store without staging: there is nowhere to bring anything.
     package init?(_ staged: StagedStore, _ configuration: PrefetchConfiguration) {
+        // What owns memory is made after this: an initializer that fails runs no deinit.
         guard let arena = staged.arena, !configuration.predictors.isEmpty else { return nil }
+        (displaced, raised) = (DisplacedKeys(), RaisedReads())
+        (layerClock, underWay) = (LayerClock(), DeviceShares())
         self.staged = staged
         self.arena = arena
         self.configuration = configuration
