@@ -189,7 +189,7 @@ final class OwnerThread: Sendable {
         } catch {
             store.shutdown()
             opened(.failure(error))
-            return []
+            return ([], nil)
         }
         let owner = Owner(
             engine: engine, driver: driver, store: store, configuration: configuration)
