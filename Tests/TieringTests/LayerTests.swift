@@ -281,7 +281,7 @@ import Tiering
             issued.append(world.store.prefetchStatistics[.layer].issued)
         }
         #expect(issued[0] > 100, "\(issued)")
-        #expect(issued[1] < issued[0] / 4, "\(issued)")
+        #expect(issued[1] < issued[0] / 2, "\(issued)")
     }
 
     @Test func whatTheLayerHasPassedIsNotBroughtAnyMore() throws {
