@@ -1,6 +1,7 @@
 """One mode of `make demo-vllm` (bench/demo-vllm): chat sessions against a whole vLLM engine.
 
-    tools/vllm-python bench/vllm/demo.py MODEL MODE FOLDER SESSIONS TURNS TOKENS NEW KV_TOKENS GAP
+    tools/vllm-python bench/vllm/demo.py
+        MODEL MODE FOLDER SESSIONS TURNS TOKENS NEW KV_TOKENS GAP DTYPE
 
 Each session takes TURNS turns; a turn's prompt is all that was said before and TOKENS new tokens,
 the answer is NEW tokens. Turns of a session follow each other after an exponential pause of GAP
@@ -84,13 +85,14 @@ def play(core: Any, sessions: int, turns: int, tokens: int, new: int, gap: float
 def main() -> None:
     model, mode, folder = sys.argv[1:4]
     sessions, turns, tokens, new, kv_tokens = (int(word) for word in sys.argv[4:9])
-    gap = float(sys.argv[9])
+    gap, dtype = float(sys.argv[9]), sys.argv[10]
+    token = (32 if dtype == "bfloat16" else 64) << 10
     # Little memory, so that what returns comes from the device.
     extra = {"hearth": {"path": folder, "capacity": "8GiB", "memory": "256MiB"},
              "example": {"shared_storage_path": folder}}.get(mode, {})
     llm = engine.start({
         "model": model, "connector": mode, "extra": extra, "steps": [],
-        "engine": {"kv_cache_memory_bytes": kv_tokens * (32 << 10), "max_num_seqs": 8,
+        "engine": {"dtype": dtype, "kv_cache_memory_bytes": kv_tokens * token, "max_num_seqs": 8,
                    "max_model_len": (tokens + new) * turns + 128}})
     engine.generate(llm, [[5, 200]], 2, 8192)
     before = device_bytes()

@@ -1,7 +1,7 @@
 """Measures HearthConnector in a whole vLLM engine against recompute and vLLM's ExampleConnector.
 
     tools/vllm-python bench/vllm/measure.py [--pairs N] [--seconds N] [--tokens N] [--folder DIR]
-        [restart|reuse]
+        [--dtype bfloat16|float32] [restart|reuse]
 
 `restart`: time to first token of a prompt whose KV is on disk, each in a fresh engine with the page
 cache dropped (that needs root), in turns with ExampleConnector; beside it recompute, a one-token
@@ -32,13 +32,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import engine  # noqa: E402
 import pairs as paired  # noqa: E402
 
-BYTES_A_TOKEN = 32 << 10  # 16 layers, K and V of 8 heads of 64, two bytes each
+# By type: 16 layers, K and V of 8 heads of 64.
+BYTES_A_TOKEN = {"bfloat16": 32 << 10, "float32": 64 << 10}
 
 
 class Engine:
     """A vLLM engine in a process of its own that does a step at a time."""
 
-    def __init__(self, model: Path, connector: str, extra: dict[str, Any]) -> None:
+    def __init__(self, model: Path, connector: str, extra: dict[str, Any], dtype: str) -> None:
         # With a connector vLLM sets one core more aside; compared is with the same cores.
         environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR",
                        "VLLM_CPU_NUM_OF_RESERVED_CPU": "1"}
@@ -47,7 +48,9 @@ class Engine:
             [sys.executable, str(TESTS / "engine.py")], stdin=subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment)
         self.send({"model": str(model), "connector": connector, "extra": extra, "steps": [],
-                   "serve": True})
+                   "serve": True, "engine": {
+                       "dtype": dtype,
+                       "kv_cache_memory_bytes": 19200 * BYTES_A_TOKEN[dtype]}})
         self.receive()
 
     def send(self, what: Any) -> None:
@@ -95,18 +98,19 @@ def fio_seconds(folder: Path, size: int) -> float:
     return best
 
 
-def restart(model: Path, folder: Path, pairs: int, seconds: float, tokens: int) -> None:
+def restart(model: Path, folder: Path, pairs: int, seconds: float, tokens: int, dtype: str
+            ) -> None:
     extras = {"hearth": {"path": str(folder / "store"), "capacity": "5GiB"},
               "example": {"shared_storage_path": str(folder / "example")}}
     (folder / "example").mkdir()
     recompute, forward = [], []
     for connector, extra in extras.items():
-        one = Engine(model, connector, extra)
+        one = Engine(model, connector, extra, dtype)
         one.generate(99, 256)  # the first run of an engine is slower
         recompute.append(one.generate(1, tokens)["seconds"])
         one.step({"sleep": 1.0})
         one.close()
-    off = Engine(model, "off", {})
+    off = Engine(model, "off", {}, dtype)
     off.generate(99, 256)
     recompute.append(off.generate(1, tokens)["seconds"])
     for _ in range(5):
@@ -115,18 +119,19 @@ def restart(model: Path, folder: Path, pairs: int, seconds: float, tokens: int) 
     took: dict[str, list[float]] = {"hearth": [], "example": []}
     for pair in rounds(pairs, seconds):
         for connector in (("hearth", "example") if pair % 2 == 0 else ("example", "hearth")):
-            one = Engine(model, connector, extras[connector])
+            one = Engine(model, connector, extras[connector], dtype)
             one.generate(99 + pair, 256)
             drop_caches()
             got = one.generate(1, tokens)
             assert got["cached"] >= tokens - 256, got["cached"]
             took[connector].append(got["seconds"])
             one.close()
-    size = tokens // 128 * 128 * BYTES_A_TOKEN
+    size = tokens // 128 * 128 * BYTES_A_TOKEN[dtype]
     ideal = fio_seconds(folder, size) + statistics.median(forward)
     mine, theirs = (statistics.median(took[name]) for name in ("hearth", "example"))
     again = statistics.median(recompute)
-    print(f"{tokens} tokens, {size / 2**20:.0f} MiB of KV; {len(took['hearth'])} pairs, medians")
+    print(f"{tokens} tokens in {dtype}, {size / 2**20:.0f} MiB of KV; "
+          f"{len(took['hearth'])} pairs, medians")
     print(f"  recompute                        {again:8.3f} s")
     print(f"  prefix in the engine's own cache {statistics.median(forward):8.3f} s")
     print(f"  fio's read plus that             {ideal:8.3f} s")
@@ -157,10 +162,10 @@ def tell(what: str, mine: list[float], theirs: list[float], bar: str) -> None:
     print(f"{line}; {bar}")
 
 
-def reuse(model: Path, folder: Path, pairs: int, seconds: float, tokens: int) -> None:
-    engines = {"off": Engine(model, "off", {}),
+def reuse(model: Path, folder: Path, pairs: int, seconds: float, tokens: int, dtype: str) -> None:
+    engines = {"off": Engine(model, "off", {}, dtype),
                "hearth": Engine(model, "hearth", {"path": str(folder / "none"),
-                                                  "capacity": "5GiB"})}
+                                                  "capacity": "5GiB"}, dtype)}
     for one in engines.values():
         one.generate(99, 512, 4)
     first: dict[str, list[float]] = {name: [] for name in engines}
@@ -175,7 +180,8 @@ def reuse(model: Path, folder: Path, pairs: int, seconds: float, tokens: int) ->
             rate[name].append((512 + 64) / lasted)
     for one in engines.values():
         one.close()
-    print(f"no reuse: prompts of {tokens} tokens; {len(rate['off'])} pairs, Hearth over off")
+    print(f"no reuse: prompts of {tokens} tokens in {dtype}; {len(rate['off'])} pairs, "
+          "Hearth over off")
     tell("time to first token", first["hearth"], first["off"], "at most 1.03")
     tell("tokens/s", rate["hearth"], rate["off"], "at least 0.97")
 
@@ -187,6 +193,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"),
                         help="no further pair is begun after so long")
     parser.add_argument("--tokens", type=int, default=4000)
+    parser.add_argument("--dtype", choices=sorted(BYTES_A_TOKEN), default="bfloat16",
+                        help="float32 where the processor has no arithmetic in bfloat16, in which "
+                        "a prompt then takes some twenty times as long")
     parser.add_argument("--folder", default="/var/tmp", help="on the device to be measured")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="hearth-vllm-bench-", dir=given.folder))
@@ -195,7 +204,7 @@ def main() -> None:
         engine.make_model(str(model), engine.FULL)
         for name, function in (("restart", restart), ("reuse", reuse)):
             if given.what in (None, name):
-                function(model, folder, given.pairs, given.seconds, given.tokens)
+                function(model, folder, given.pairs, given.seconds, given.tokens, given.dtype)
     finally:
         shutil.rmtree(folder)
 
