@@ -113,10 +113,10 @@ extension LogStore {
             }
             guard lanes[device].underWay > 0, !lanes[device].gaveUp else { continue }
             let since = lanes[device].silentSince == 0 ? healthNow : lanes[device].silentSince
-            for limit in [DeviceHealth.lateSilence, DeviceHealth.longSilence]
-            where healthNow < since + limit {
-                next = min(next, since + limit)
-                break
+            if healthNow < since + DeviceHealth.lateSilence {
+                next = min(next, since + DeviceHealth.lateSilence)
+            } else if healthNow < since + DeviceHealth.longSilence {
+                next = min(next, since + DeviceHealth.longSilence)
             }
         }
         return next
