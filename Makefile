@@ -12,7 +12,7 @@ SOURCES := Sources Tests Package.swift
 
 help:
 	@echo "make run      build, then a guided demonstration: device, store, kill, reopen (3 min)"
-	@echo "make test     everything that must hold, about an hour on 2 cores"
+	@echo "make test     everything that must hold, 40 to 45 minutes on 2 cores"
 	@echo "make bench    the rows of the budget against fio; BENCH='--quick --row get-64k'"
 	@echo "make demo-vllm vLLM with Hearth off, on, and with its own connector (needs PyPI)"
 	@echo "make soak     random seeds until MINUTES=$(MINUTES) are over; the sums go into docs/SOAK.md"
