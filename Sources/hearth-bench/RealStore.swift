@@ -37,11 +37,7 @@ final class RealStore: TimedStore {
     private let mostLeases: Int
     private var leases = 0
 
-    private var wanted: [Int32] = []
-    private var next = 0
-    private var ended = 0
-    private var outcomes: [ReplayOutcome] = []
-    private var wrongBlocks: [Bool] = []
+    private var load = BlockLoad()
     private var failure: BenchError?
 
     /// Blocks whose bytes are made, with their places.
@@ -50,10 +46,8 @@ final class RealStore: TimedStore {
     private var refused: UInt64 = 0
     private let completions: UnsafeMutableBufferPointer<StoreCompletion>
 
-    private var hintKeys = KeyRoom(capacity: 1024)
-    private var hintPointers: [UnsafeRawBufferPointer] = []
+    private var hintedKeys = HintedKeys()
 
-    private static let keyNamespace = stableHash("replay")
     private static let putBit: UInt64 = 1 << 32
     /// Bytes of memory for what is read, and as many for what is put.
     private static let mostMemory = 2 << 30
@@ -138,42 +132,24 @@ final class RealStore: TimedStore {
     // MARK: Telling
 
     private func hint(_ hint: Hint, _ blocks: ArraySlice<Int32>) {
-        if hintKeys.capacity < blocks.count { hintKeys = KeyRoom(capacity: 2 * blocks.count) }
-        hintPointers.removeAll(keepingCapacity: true)
-        for (place, block) in blocks.enumerated() {
-            hintKeys.set(place, UInt64(block), Self.keyNamespace)
-            hintPointers.append(hintKeys[place])
-        }
-        hintPointers.withUnsafeBufferPointer {
-            _ = kv.store.give(hint, in: kv.namespace, keys: $0)
-        }
+        hintedKeys.with(blocks) { _ = kv.store.give(hint, in: kv.namespace, keys: $0) }
         kv.store.ringForHints()
     }
 
     func announce(_ request: Int, _ blocks: ArraySlice<Int32>, due: UInt64) {
-        var made = Hint(.chain)
-        made.request = UInt64(request) + 1
-        made.due = due + begun
-        hint(made, blocks)
+        hint(.announcing(request, due: due + begun), blocks)
     }
 
-    func withdraw(_ request: Int) {
-        var made = Hint(.cancel)
-        made.request = UInt64(request) + 1
-        hint(made, [])
-    }
+    func withdraw(_ request: Int) { hint(.withdrawing(request), []) }
 
     func told(_ session: Int32, goesOn: Bool, _ blocks: ArraySlice<Int32>) {
-        var made = Hint(.session)
-        made.session = UInt64(session) + 1
-        made.state = goesOn ? .idle : .oneShot
-        hint(made, blocks)
+        hint(.telling(session, goesOn: goesOn), blocks)
     }
 
     // MARK: Asking
 
     private func key(_ block: Int32) -> UnsafeRawBufferPointer {
-        keys.set(3 * window, UInt64(block), Self.keyNamespace)
+        keys.set(3 * window, UInt64(block), HearthReplayStore.keyNamespace)
         return keys[3 * window]
     }
 
@@ -213,39 +189,35 @@ final class RealStore: TimedStore {
 
     // MARK: Loading
 
-    var isLoaded: Bool { ended == wanted.count }
-    var isAsked: Bool { next == wanted.count }
+    var isLoaded: Bool { load.isLoaded }
+    var isAsked: Bool { load.isAsked }
 
     func load(_ blocks: ArraySlice<Int32>) throws(BenchError) {
-        wanted = Array(blocks)
-        (next, ended) = (0, 0)
-        wrongBlocks = .init(repeating: false, count: wanted.count)
-        outcomes = wanted.map {
-            kv.store.isResident(key($0), in: kv.namespace) ? .hitDRAM : .hitSSD
+        load = BlockLoad(blocks, asksSingly: plan.asksSingly) {
+            kv.store.isResident(key($0), in: kv.namespace)
         }
         _ = loadMore()
     }
 
-    /// Asks for more of the blocks, the last one first, as in virtual time. Each is handed over by
-    /// itself: the order of a batch would say that the one before follows. Whether it asked.
+    /// Asks for more of the blocks. Each is handed over by itself: the order of a batch would say
+    /// that the one before follows. Whether it asked.
     private func loadMore() -> Bool {
-        let first = next
-        while next < wanted.count, !plan.asksSingly || ended == next {
+        let first = load.next
+        while load.mayAsk {
             // A request of more blocks than there are places: what has come is checked now.
             if freeGets.isEmpty { check() }
             guard let place = freeGets.popLast() else { break }
-            let at = plan.asksSingly ? next : wanted.count - 1 - next
-            places[place] = at
-            keys.set(place, UInt64(wanted[at]), Self.keyNamespace)
+            places[place] = load.nextPlace
+            keys.set(place, UInt64(load.wanted[load.nextPlace]), HearthReplayStore.keyNamespace)
             let isLease = leases < mostLeases
             guard ask(place, isLease ? .lease : plan.dram > 0 ? .cached : .direct) else {
                 freeGets.append(place)
                 break
             }
             if isLease { leases += 1 }
-            next += 1
+            load.next += 1
         }
-        return next > first
+        return load.next > first
     }
 
     private func ask(_ place: Int, _ mode: GetMode) -> Bool {
@@ -264,17 +236,7 @@ final class RealStore: TimedStore {
 
     func loaded() throws(BenchError) -> TimedLoad {
         check()
-        var load = TimedLoad()
-        load.usable = wanted.count
-        for place in wanted.indices {
-            if outcomes[place] == .miss || wrongBlocks[place] {
-                load.usable = min(load.usable, place)
-            }
-            if wrongBlocks[place] { load.wrong += 1 }
-            if outcomes[place] == .hitDRAM { load.hitsDRAM += 1 }
-            if outcomes[place] == .hitSSD { load.hitsSSD += 1 }
-        }
-        return load
+        return load.result
     }
 
     /// Checks what has come, and gives its places and leases back.
@@ -291,14 +253,10 @@ final class RealStore: TimedStore {
                     found = UnsafeRawBufferPointer(start: nil, count: 0)
                 }
             }
-            let at = places[place]
-            let isWrong =
-                completion.answer.delivered != UInt64(plan.blockBytes)
-                || found.count != plan.blockBytes
-                || Payload.firstMismatch(
-                    found, namespace: ReplayDriver.namespace, key: UInt64(wanted[at]),
-                    revision: 0) != nil
-            if isWrong { wrongBlocks[at] = true }
+            load.check(
+                found, at: places[place],
+                isWhole: completion.answer.delivered == UInt64(plan.blockBytes)
+                    && found.count == plan.blockBytes)
             if lease >= 0 { session.endLease(lease) }
             freeGets.append(place)
         }
@@ -330,11 +288,11 @@ final class RealStore: TimedStore {
         for (index, entry) in zip(blocks.indices.reversed(), prepared) {
             let before = index == blocks.startIndex ? parent : blocks[index - 1]
             let place = entry.place
-            keys.set(place, UInt64(entry.block), Self.keyNamespace)
+            keys.set(place, UInt64(entry.block), HearthReplayStore.keyNamespace)
             var operation = kv.operation(.put, token: place, keys[place])
             operation.token |= Self.putBit
             if before >= 0 {
-                keys.set(place + window, UInt64(before), Self.keyNamespace)
+                keys.set(place + window, UInt64(before), HearthReplayStore.keyNamespace)
                 operation.parent = keys[place + window]
             }
             operation.pieces = UnsafePointer(pieces + place)
@@ -369,7 +327,7 @@ final class RealStore: TimedStore {
         switch completion.answer.status {
         case .hit: gotten[place] = completion
         case .miss:
-            outcomes[places[place]] = .miss
+            load.outcomes[places[place]] = .miss
             freeGets.append(place)
         case .throttled:
             // No slab is free, or no lease: past the slabs, then.
@@ -379,7 +337,7 @@ final class RealStore: TimedStore {
             freeGets.append(place)
             fail("get", completion.answer)
         }
-        ended += 1
+        load.ended += 1
     }
 
     private func putEnded(_ completion: StoreCompletion) {
@@ -414,6 +372,8 @@ final class RealStore: TimedStore {
         while session.count > 0 { reap(wait: 100_000_000) }
         check()
         kv.close()
+        // What failed last, nobody has been told of.
+        if let failure { throw failure }
     }
 }
 

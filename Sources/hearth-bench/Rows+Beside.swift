@@ -89,12 +89,7 @@ enum BesideRow {
             valueBytes: read.size + plan.room)
         let kv = try KvStore(shape, namespace: "beside")
         defer { kv.close() }
-        var options = JobOptions()
-        options.name = "beside"
-        options.directory = read.directory
-        options.blockBytes = read.blockBytes
-        options.depth = read.depth
-        options.readMode = .direct
+        let options = read.directGets("beside")
         let units = read.size / read.blockBytes
         try layOut(kv, options, units)
         let writer = BackgroundWriter(kv, blockBytes: Int(read.blockBytes), room: plan.room)

@@ -135,12 +135,7 @@ enum FloodRow {
         configuration.memoryLimitBytes += 64 << 20
         let kv = try KvStore(configuration, namespace: "flood")
         defer { kv.close() }
-        var options = JobOptions()
-        options.name = "flood"
-        options.directory = read.directory
-        options.blockBytes = read.blockBytes
-        options.depth = read.depth
-        options.readMode = .direct
+        let options = read.directGets("flood")
         let units = read.size / read.blockBytes
         try BesideRow.layOut(kv, options, units)
         let flood = HintFlood(kv, keyNamespace: options.namespace(job: 0), units: units)

@@ -31,6 +31,17 @@ struct ReadPlan {
     }
 
     static let options = ["directory", "block-bytes", "iodepth", "size", "seconds"]
+
+    /// A job of gets past the DRAM tier, of blocks as told.
+    func directGets(_ name: String) -> JobOptions {
+        var made = JobOptions()
+        made.name = name
+        made.directory = directory
+        made.blockBytes = blockBytes
+        made.depth = depth
+        made.readMode = .direct
+        return made
+    }
 }
 
 extension LoopResult {

@@ -36,19 +36,13 @@ final class VirtualStore: TimedStore {
     /// By place of a get: its place in the request.
     private var places: [Int]
 
-    private var wanted: [Int32] = []
-    private var next = 0
-    private var ended = 0
-    private var outcomes: [ReplayOutcome] = []
-    private var wrongBlocks: [Bool] = []
+    private var load = BlockLoad()
     private var failure: BenchError?
 
-    private var hintKeys = KeyRoom(capacity: 1024)
-    private var hintPointers: [UnsafeRawBufferPointer] = []
+    private var hintedKeys = HintedKeys()
     private var stored: UInt64 = 0
     private var refused: UInt64 = 0
 
-    private static let keyNamespace = stableHash("replay")
     private static let putBit: UInt64 = 1 << 32
     private static let controlToken: UInt64 = 1 << 33
 
@@ -128,40 +122,24 @@ final class VirtualStore: TimedStore {
     // MARK: Telling
 
     private func hint(_ hint: Hint, _ blocks: ArraySlice<Int32>) {
-        if hintKeys.capacity < blocks.count { hintKeys = KeyRoom(capacity: 2 * blocks.count) }
-        hintPointers.removeAll(keepingCapacity: true)
-        for (place, block) in blocks.enumerated() {
-            hintKeys.set(place, UInt64(block), Self.keyNamespace)
-            hintPointers.append(hintKeys[place])
-        }
-        hintPointers.withUnsafeBufferPointer { store.hint(hint, keys: $0) }
+        hintedKeys.with(blocks) { store.hint(hint, keys: $0) }
     }
 
     func announce(_ request: Int, _ blocks: ArraySlice<Int32>, due: UInt64) {
-        var made = Hint(.chain, namespaceSlot: namespaceSlot)
-        made.request = UInt64(request) + 1
-        made.due = due + begun
-        hint(made, blocks)
+        hint(.announcing(request, due: due + begun, slot: namespaceSlot), blocks)
     }
 
-    func withdraw(_ request: Int) {
-        var made = Hint(.cancel, namespaceSlot: namespaceSlot)
-        made.request = UInt64(request) + 1
-        hint(made, [])
-    }
+    func withdraw(_ request: Int) { hint(.withdrawing(request, slot: namespaceSlot), []) }
 
     func told(_ session: Int32, goesOn: Bool, _ blocks: ArraySlice<Int32>) {
-        var made = Hint(.session, namespaceSlot: namespaceSlot)
-        made.session = UInt64(session) + 1
-        made.state = goesOn ? .idle : .oneShot
-        hint(made, blocks)
+        hint(.telling(session, goesOn: goesOn, slot: namespaceSlot), blocks)
     }
 
     // MARK: Asking
 
     private func fingerprint(_ block: Int32) -> Fingerprint {
         let place = 3 * window
-        keys.set(place, UInt64(block), Self.keyNamespace)
+        keys.set(place, UInt64(block), HearthReplayStore.keyNamespace)
         return store.staged.log.fingerprint(namespaceSlot, keys[place])
     }
 
@@ -212,84 +190,60 @@ final class VirtualStore: TimedStore {
         return store.decide(
             ask, namespaceSlot: namespaceSlot, keys: whole, claims: claims
         ) { number in
-            keys.set(place, UInt64(blocks[blocks.startIndex + number]), Self.keyNamespace)
+            let block = UInt64(blocks[blocks.startIndex + number])
+            keys.set(place, block, HearthReplayStore.keyNamespace)
             return store.staged.prefixBlock(namespaceSlot, keys[place])
         }
     }
 
     // MARK: Loading
 
-    var isLoaded: Bool { ended == wanted.count }
-    var isAsked: Bool { next == wanted.count }
+    var isLoaded: Bool { load.isLoaded }
+    var isAsked: Bool { load.isAsked }
 
     func load(_ blocks: ArraySlice<Int32>) throws(BenchError) {
-        wanted = Array(blocks)
-        (next, ended) = (0, 0)
-        wrongBlocks = .init(repeating: false, count: wanted.count)
         // What is resident is settled before anything is loaded.
-        outcomes = wanted.map { isResident(fingerprint($0)) ? .hitDRAM : .hitSSD }
+        load = BlockLoad(blocks, asksSingly: plan.asksSingly) { isResident(fingerprint($0)) }
         _ = loadMore()
         while store.pump() {}
     }
 
-    /// Asks for more of the blocks: the last one first, so that the head of the chain is the one
-    /// used most recently; one by one they can only come in order. Whether it asked.
+    /// Asks for more of the blocks. Whether it asked.
     private func loadMore() -> Bool {
-        let first = next
-        while next < wanted.count, !plan.asksSingly || ended == next,
-            let place = freeGets.popLast()
-        {
-            let at = plan.asksSingly ? next : wanted.count - 1 - next
-            let block = wanted[at]
-            places[place] = at
-            keys.set(place, UInt64(block), Self.keyNamespace)
+        let first = load.next
+        while load.mayAsk, let place = freeGets.popLast() {
+            places[place] = load.nextPlace
+            keys.set(place, UInt64(load.wanted[load.nextPlace]), HearthReplayStore.keyNamespace)
             var operation = StoreOperation(
                 kind: .get, token: UInt64(place), namespaceSlot: namespaceSlot, key: keys[place])
             operation.mode = .cached
-            operation.continues = plan.asksSingly && next > 0
+            operation.continues = plan.asksSingly && load.next > 0
             operation.pieces = UnsafePointer(pieces + place)
             operation.pieceCount = 1
-            next += 1
+            load.next += 1
             if !store.submit(operation) {
-                next -= 1
+                load.next -= 1
                 freeGets.append(place)
                 break
             }
         }
-        return next > first
+        return load.next > first
     }
 
-    func loaded() throws(BenchError) -> TimedLoad {
-        var load = TimedLoad()
-        load.usable = wanted.count
-        for place in wanted.indices {
-            if outcomes[place] == .miss || wrongBlocks[place] {
-                load.usable = min(load.usable, place)
-            }
-            if wrongBlocks[place] { load.wrong += 1 }
-            if outcomes[place] == .hitDRAM { load.hitsDRAM += 1 }
-            if outcomes[place] == .hitSSD { load.hitsSSD += 1 }
-        }
-        return load
-    }
+    func loaded() throws(BenchError) -> TimedLoad { load.result }
 
     private func gotten(_ answer: StoreAnswer, _ place: Int) {
         freeGets.append(place)
-        ended += 1
+        load.ended += 1
         let at = places[place]
         guard answer.status == .hit else {
-            outcomes[at] = .miss
+            load.outcomes[at] = .miss
             if answer.status != .miss { fail("get", answer) }
             return
         }
         let bytes = UnsafeRawBufferPointer(
             rebasing: memory[place * stride..<place * stride + plan.blockBytes])
-        let isWrong =
-            answer.delivered != UInt64(plan.blockBytes)
-            || Payload.firstMismatch(
-                bytes, namespace: ReplayDriver.namespace, key: UInt64(wanted[at]), revision: 0)
-                != nil
-        if isWrong { wrongBlocks[at] = true }
+        load.check(bytes, at: at, isWhole: answer.delivered == UInt64(plan.blockBytes))
     }
 
     private func fail(_ what: String, _ answer: StoreAnswer) {
@@ -312,12 +266,12 @@ final class VirtualStore: TimedStore {
                 rebasing: memory[place * stride..<place * stride + plan.blockBytes])
             Payload.fill(
                 bytes, namespace: ReplayDriver.namespace, key: UInt64(block), revision: 0)
-            keys.set(place, UInt64(block), Self.keyNamespace)
+            keys.set(place, UInt64(block), HearthReplayStore.keyNamespace)
             var operation = StoreOperation(
                 kind: .put, token: UInt64(place) | Self.putBit, namespaceSlot: namespaceSlot,
                 key: keys[place])
             if before >= 0 {
-                keys.set(place + window, UInt64(before), Self.keyNamespace)
+                keys.set(place + window, UInt64(before), HearthReplayStore.keyNamespace)
                 operation.parent = keys[place + window]
             }
             operation.pieces = UnsafePointer(pieces + place)
