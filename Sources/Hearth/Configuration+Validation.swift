@@ -167,6 +167,7 @@ extension Configuration {
         try Self.check("cleanSegments", cleanSegments, in: 1...64)
         try Self.check("writeAmplification", writeAmplification, in: 1...4)
         try Self.check("scrubBytesPerSecond", scrubBytesPerSecond, in: 0...(16 << 30))
+        try Self.check("discardBytesPerSecond", discardBytesPerSecond, in: 0...(64 << 30))
         try Self.check("heatHalfLife", heatHalfLife, in: 0.01...100)
         try Self.check(
             "writeBudgetBytesPerDay", Int(clamping: writeBudgetBytesPerDay), in: 0...1 << 60)

@@ -153,6 +153,12 @@ public struct Configuration: Sendable {
     /// no such reading, at most 16 GiB. Every read is checked anyway: this is for what is read
     /// seldom and must not be lost unnoticed, as in store mode. 1 MiB/s goes through 86 GB a day.
     public var scrubBytesPerSecond = 0
+    /// Bytes a second of recycled segments that the devices are told to forget, so that they do not
+    /// carry them along; 0 (the default) for none, at most 64 GiB. A hole is punched and its room
+    /// is taken again: the file system has to pass that on (mounted with `discard`), first writes
+    /// into such room cost it more, and others may have taken the room meanwhile. For devices that
+    /// are kept nearly full of short-lived blocks.
+    public var discardBytesPerSecond = 0
     /// Cache mode: after how many value bytes admitted, as a share of the capacity, what is known
     /// of how often a block is asked for counts half. Default 0.5; 0.01 to 100.
     public var heatHalfLife = 0.5
@@ -222,6 +228,7 @@ public struct Configuration: Sendable {
         made.cleanSegments = cleanSegments
         made.writeAmplification = writeAmplification
         made.scrubBytesPerSecond = UInt64(max(0, scrubBytesPerSecond))
+        made.discardBytesPerSecond = UInt64(max(0, discardBytesPerSecond))
         made.heatHalfLife = heatHalfLife
         made.tableCacheBytes = tables
         made.allowAbsent = allowAbsentMembers

@@ -70,7 +70,8 @@ extension Owner {
         made.reclaim = Statistics.Reclaim(
             evictedBlocks: log.evictedBlocks, evictedBytes: log.evictedBytes,
             expiredBlocks: log.expiredBlocks, segments: log.reclaimedSegments,
-            carriedRecords: log.carriedRecords, recordsTogether: log.recordsTogether)
+            carriedRecords: log.carriedRecords, recordsTogether: log.recordsTogether,
+            discardedBytes: log.discardedBytes, discardErrors: log.discardErrors)
         made.scrub = Statistics.Scrub(
             bytes: log.scrub.bytes, blocks: log.scrub.blocks, segments: log.scrub.segments,
             passes: log.scrub.passes, damagedBlocks: log.scrub.damagedBlocks,

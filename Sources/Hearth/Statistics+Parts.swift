@@ -116,6 +116,8 @@ extension Statistics.Reclaim {
             $0.number("segments", segments)
             $0.number("carriedRecords", carriedRecords)
             $0.number("recordsTogether", recordsTogether)
+            $0.number("discardedBytes", discardedBytes)
+            $0.number("discardErrors", discardErrors)
         }
     }
 }

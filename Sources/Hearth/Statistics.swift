@@ -166,6 +166,10 @@ public struct Statistics: Sendable, Equatable {
         public var carriedRecords: UInt64 = 0
         /// Records whose two copies had to share a segment, for want of another.
         public var recordsTogether: UInt64 = 0
+        /// Bytes of emptied segments that devices were told to forget.
+        public var discardedBytes: UInt64 = 0
+        /// Times that this failed.
+        public var discardErrors: UInt64 = 0
     }
 
     /// What went wrong, and what was done about it.

@@ -62,6 +62,7 @@ struct OpenOptions {
         case "group_buffers": configuration.groupBuffers = try Self.bytes(name, value)
         case "clean_segments": configuration.cleanSegments = try Self.bytes(name, value)
         case "scrub": configuration.scrubBytesPerSecond = try Self.bytes(name, value)
+        case "discard": configuration.discardBytesPerSecond = try Self.bytes(name, value)
         case "write_amplification": configuration.writeAmplification = try Self.number(name, value)
         case "heat_half_life": configuration.heatHalfLife = try Self.number(name, value)
         case "statistics_period":

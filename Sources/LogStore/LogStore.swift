@@ -36,6 +36,7 @@ enum IOKind: UInt8 {
     case moveRead
     case probe
     case scrub
+    case discard
 }
 
 package final class LogStore {
@@ -136,6 +137,7 @@ package final class LogStore {
     @exclusivity(unchecked) var healthNow: UInt64 = 0
     var orphanedCheckpoints: [OrphanedCheckpoint] = []
     @exclusivity(unchecked) var scrub = Scrubber()
+    @exclusivity(unchecked) var discard = Discarder()
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
     @exclusivity(unchecked) package internal(set) var readOnly = false
@@ -268,6 +270,7 @@ package final class LogStore {
             advanceCheckpoint()
             if !lister.isIdle { advanceList() }
             advanceScrub()
+            advanceDiscard()
         }
         advanceManifest()
         handOverJoinable()
@@ -280,7 +283,7 @@ package final class LogStore {
     package var isIdle: Bool {
         operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
             && lister.isIdle && manifestState.isIdle && checkpointer.phase == .idle
-            && sweeper.slots.isEmpty && !scrub.isReading
+            && sweeper.slots.isEmpty && !scrub.isReading && !discard.isUnderWay
             && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) } && !leavesRequests
     }
 
@@ -320,6 +323,7 @@ package final class LogStore {
         case .moveRead: runRead(Int(index), completion)
         case .probe: probed(Int(index), completion)
         case .scrub: scrubRead(completion)
+        case .discard: discardEnded(completion)
         }
     }
 

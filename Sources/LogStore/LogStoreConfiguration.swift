@@ -51,6 +51,8 @@ package struct LogStoreConfiguration: Sendable {
     /// asked for: each read is checked anyway, so in a cache rot costs a miss, found or not, and a
     /// store that nobody uses sleeps.
     package var scrubBytesPerSecond: UInt64 = 0
+    /// Bytes a second of recycled segments that the devices are told to forget; 0 for none.
+    package var discardBytesPerSecond: UInt64 = 0
     /// The longest read that is made of neighbours on disk, bytes.
     package var joinedReadBytes: Int = 1 << 20
     /// Operations at once.

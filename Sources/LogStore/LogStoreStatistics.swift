@@ -39,6 +39,9 @@ package struct LogStoreStatistics: Sendable {
     package var carriedRecords: UInt64 = 0
     /// Records whose two copies had to share a segment, for want of another.
     package var recordsTogether: UInt64 = 0
+    /// Bytes of recycled segments that devices were told to forget, and times that it failed.
+    package var discardedBytes: UInt64 = 0
+    package var discardErrors: UInt64 = 0
     package var shrunkSegments: UInt64 = 0
     package var allocationFailures: UInt64 = 0
 

@@ -132,7 +132,9 @@ extension LogStore {
         let device = stream.device
         guard footerPool.freeCount > 0, !reclaimers[device].clean.isEmpty else { return nil }
         if reclaimers[device].clean.count <= kept(from: stream.kind, device) { return nil }
-        return reclaimers[device].clean.removeFirst()
+        guard let place = reclaimers[device].clean.firstIndex(where: { !discard.holds($0) })
+        else { return nil }
+        return reclaimers[device].clean.remove(at: place)
     }
 
     private func kept(from kind: StreamKind, _ device: Int) -> Int {
@@ -271,7 +273,7 @@ extension LogStore {
 
     /// When `pump` has to be called although nothing ends until then, monotonic nanoseconds.
     package var nextDeadline: UInt64 {
-        var next = recovery == nil ? nextScrub : UInt64.max
+        var next = recovery == nil ? min(nextScrub, nextDiscardAt) : UInt64.max
         guard !readOnly, recovery == nil, manifestState.exists else { return next }
         let now = clock.monotonic
         if spreading.isWanted, !anyMemberAway, !rewriting { next = min(next, spreading.lookAt) }
@@ -376,7 +378,10 @@ extension LogStore {
                 return
             }
             giveChunk(device)
-            if reclaimers[device].isRecycling { statistics.reclaimedSegments += 1 }
+            if reclaimers[device].isRecycling {
+                statistics.reclaimedSegments += 1
+                segments[segment].discardPage = configuration.discardBytesPerSecond > 0 ? 1 : 0
+            }
             segments[segment].state = .clean
             segments[segment].formerValueVersion = UInt64.max
             reclaimers[device].clean.append(segment)

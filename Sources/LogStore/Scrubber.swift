@@ -119,7 +119,7 @@ extension LogStore {
             leaveScrubbed()
             return
         }
-        if isBusyForScrub(SegmentTable.device(scrub.segment)), scrub.postponed < Scrubber.patience {
+        if isBusyInFront(SegmentTable.device(scrub.segment)), scrub.postponed < Scrubber.patience {
             scrub.postponed += 1
             scrub.nextAt = now + Scrubber.pause
             return
@@ -128,8 +128,11 @@ extension LogStore {
         stepScrub()
     }
 
-    /// Nothing is read any more.
-    package func stopScrub() { scrub.isStopped = true }
+    /// Nothing is read or discarded for its own sake any more.
+    package func stopBackground() {
+        scrub.isStopped = true
+        discard.isStopped = true
+    }
 
     /// When the scrubber wants to be called next.
     var nextScrub: UInt64 {
@@ -149,7 +152,7 @@ extension LogStore {
     }
 
     /// Whether anybody else has something to do on the device.
-    private func isBusyForScrub(_ device: Int) -> Bool {
+    func isBusyInFront(_ device: Int) -> Bool {
         isPaced(device) || !pacers[device].queue.isEmpty || !pacers[device].later.isEmpty
             || pacers[device].underWay > 0
     }

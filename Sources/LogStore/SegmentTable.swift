@@ -54,6 +54,9 @@ package struct Segment {
     /// Footer pages as the trailer tells; 0 when there is no readable trailer.
     package var footerFirstPage: UInt32 = 0
     package var footerPages: UInt32 = 0
+    /// Of a clean segment: the page from which on a former life still lies in it; 0 for nowhere, or
+    /// it stays.
+    package var discardPage: UInt32 = 0
     package var needsFlush: Bool = false
     /// Its first page told nothing when the store was opened: a crash may have torn it.
     package var lacksHeader: Bool = false

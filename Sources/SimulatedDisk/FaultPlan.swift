@@ -76,6 +76,9 @@ package struct FaultPlan: Sendable {
     package var slowNanoseconds: UInt64 = 1_000_000_000
     package var hangNanoseconds: UInt64 = 5_000_000_000
     package var slowFactor: UInt64 = 20
+    /// Holes read as anything, not as zeros: noise, what was there, or zeros, page by page. No
+    /// fault: a device that is told to forget may do that, and nobody may read it.
+    package var holesAreNoise = false
 
     package init(exempt: @escaping @Sendable (String) -> Bool = { _ in false }) {
         probabilities = Array(repeating: 0, count: FaultKind.allCases.count)

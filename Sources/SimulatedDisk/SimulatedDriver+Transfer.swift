@@ -23,7 +23,9 @@ extension SimulatedDriver {
             slots[slot].extent = extent
             note(slot, handle, .write, first, count, extent)
         case .allocate: note(slot, handle, .allocate, first, count, nil)
-        case .punchHole: note(slot, handle, .punch, first, count, nil)
+        case .punchHole:
+            slots[slot].extent = plan.holesAreNoise ? noise(handle, first, count) : nil
+            note(slot, handle, .punch, first, count, slots[slot].extent)
         case .sync: slots[slot].syncSequence = machine.state.sequence
         }
     }
@@ -39,6 +41,26 @@ extension SimulatedDriver {
                 effect: FileEffect(
                     sequence: 0, kind: kind, firstPage: first, count: count, extent: extent,
                     start: 0), unit: unit))
+    }
+
+    /// What a hole holds that a device has made as it liked.
+    private func noise(_ handle: DriverHandle, _ first: Int, _ count: Int) -> Extent {
+        let extent = Extent(pages: count)
+        var random = SplitMix64(seed: UInt64(first) &* 0x9E37_79B9 &+ machine.state.sequence)
+        machine.state.devices[handle.device].files[handle.index].current.read(
+            first, count: count, into: extent.bytes)
+        for page in 0..<count {
+            let memory = extent.bytes + page * SimulatedPage.bytes
+            switch random.below(4) {
+            case 0: memset(memory, 0, SimulatedPage.bytes)
+            case 1, 2:
+                for word in 0..<(SimulatedPage.bytes / 8) {
+                    memory.storeBytes(of: random.next(), toByteOffset: 8 * word, as: UInt64.self)
+                }
+            default: break  // it still has what was there
+            }
+        }
+        return extent
     }
 
     var transferPages: Int { limits.transferBytes / SimulatedPage.bytes }
@@ -71,7 +93,8 @@ extension SimulatedDriver {
             return 0
         case .punchHole:
             if let error = failure(slot) { return error }
-            machine.punch(device: device, file: handle.index, pages: pages)
+            machine.punch(
+                device: device, file: handle.index, pages: pages, noise: slots[slot].extent)
             return 0
         }
     }

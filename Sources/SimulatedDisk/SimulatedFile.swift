@@ -58,7 +58,7 @@ struct SimulatedFile {
             durableAllocated.insert(effect.pages)
             durableSize = max(durableSize, effect.pages.upperBound * SimulatedPage.bytes)
         case .punch:
-            durable.put(effect.firstPage, nil, from: 0, count: effect.count)
+            durable.put(effect.firstPage, effect.extent, from: effect.start, count: effect.count)
             durableAllocated.remove(effect.pages)
         }
     }

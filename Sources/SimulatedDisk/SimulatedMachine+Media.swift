@@ -67,20 +67,21 @@ extension SimulatedMachine {
                 extent: nil, start: 0))
     }
 
-    func punch(device: Int, file: Int, pages: Range<Int>) {
+    /// `noise`: what the hole holds from now on, nil for zeros.
+    func punch(device: Int, file: Int, pages: Range<Int>, noise: Extent? = nil) {
         let end = state.devices[device].files[file].size / SimulatedPage.bytes
         let pages = pages.clamped(to: 0..<end)
         if pages.isEmpty { return }
         let gone = state.devices[device].files[file].allocated.remove(pages)
         state.devices[device].usedPages -= gone
         state.devices[device].files[file].current.put(
-            pages.lowerBound, nil, from: 0, count: pages.count)
+            pages.lowerBound, noise, from: 0, count: pages.count)
         state.devices[device].files[file].badPages.heal(pages)
         note(
             device, file,
             FileEffect(
                 sequence: 0, kind: .punch, firstPage: pages.lowerBound, count: pages.count,
-                extent: nil, start: 0))
+                extent: noise, start: 0))
     }
 
     private func note(_ device: Int, _ file: Int, _ effect: FileEffect) {

@@ -443,7 +443,7 @@ package final class StagedStore {
     package func beginClose() {
         closing = true
         loseUnwritten()
-        log.stopScrub()
+        log.stopBackground()
     }
 
     package func shutdown() {

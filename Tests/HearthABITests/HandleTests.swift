@@ -160,8 +160,10 @@ private final class Thing: Sendable {}
             "queue_depth=32", "operations=512", "group=512K", "group_buffers=9",
             "clean_segments=3", "write_amplification=1.25", "heat_half_life=2",
             "overload=memory", "write_on=again", "write_budget=2T", "scrub=1M",
+            "discard=100M",
             "statistics_period=0.5", "allow_absent=0", "holder=engine 7")
         #expect(made.scrubBytesPerSecond == 1 << 20)
+        #expect(made.discardBytesPerSecond == 100 << 20)
         #expect(made.writeAmplification == 1.25 && made.heatHalfLife == 2)
         #expect(made.overload == .memory && made.writeMoment == .again)
         #expect(made.writeBudgetBytesPerDay == 2 << 40)

@@ -127,6 +127,7 @@ struct Swarm {
         // Not drawn, so that the seeds from before mean the same.
         log.pacedWrites = [2, 0, 1][Int(seed % 3)]
         log.scrubBytesPerSecond = [0, 20_000_000, 2_000_000_000][Int(seed / 19 % 3)]
+        log.discardBytesPerSecond = [0, 20_000_000, 20_000_000_000][Int(seed / 23 % 3)]
         log.holder = "torture"
     }
 
@@ -173,6 +174,7 @@ struct Swarm {
         // Not drawn, as above: long enough for a device to become suspect, or only slow.
         plan.hangNanoseconds = seed % 2 == 0 ? 3_000_000_000 : 200_000_000
         plan.slowNanoseconds = 50_000_000
+        plan.holesAreNoise = true
         if kinds.contains(.hungDevice) && random.chance(0.5) {
             plan[.hungDevice] = 0.001
             plan[.slowDevice] = 0.002

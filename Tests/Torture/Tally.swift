@@ -32,6 +32,7 @@ struct Tally: Sendable {
         "prefetched and wasted", "prefetches failed", "prefetches overtaken",
         "prefetches cancelled", "hinted keys overflowed",
         "changes of health", "probes", "scrubbed blocks", "scrub passes", "scrub found rotten",
+        "discarded MiB",
     ]
 
     func table(faults: Bool) -> String {

@@ -179,6 +179,8 @@ extension World {
         {
             fail("the scrubber finds rot where there is none: \(log.scrub)")
         }
+        tally.add("discarded MiB", log.discardedBytes >> 20)
+        tally.add("discards failed", log.discardErrors)
         tally.add("changes of health", log.gradeChanges)
         tally.add("devices given up", log.silences)
         tally.add("flushes without a late device", log.partedFlushes)

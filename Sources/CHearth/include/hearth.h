@@ -217,7 +217,8 @@ const char *hearth_reason_name(uint32_t reason);
  *   index_entries, expected_block, table_cache,
  *   driver=auto|io_uring|threads, queue_depth, operations, group, group_buffers, clean_segments,
  *   write_amplification, heat_half_life (cache mode, decimal), scrub (bytes a second, read to find
- *   rot, 0 for none), statistics_period (seconds between two pages for tools, decimal, 0 for none),
+ *   rot, 0 for none), discard (bytes a second of recycled segments that devices are told to forget,
+ *   0 for none), statistics_period (seconds between two pages for tools, decimal, 0 for none),
  *   allow_absent=0|1, holder, record (a file that what is asked and hinted is recorded to, for
  *   hearth-bench replay), record_limit (its bytes). */
 int32_t hearth_open(const char *endpoint, const char *const *options, hearth_store *store);

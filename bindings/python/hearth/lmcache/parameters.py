@@ -20,7 +20,7 @@ STORE_OPTIONS = (
     "mode", "open", "max_block", "segment", "memory", "staging", "slab", "staging_mode",
     "index_entries", "expected_block", "table_cache", "driver", "queue_depth", "operations",
     "group", "group_buffers", "clean_segments", "write_amplification", "heat_half_life",
-    "scrub", "statistics_period", "allow_absent", "holder", "overload", "write_on",
+    "scrub", "discard", "statistics_period", "allow_absent", "holder", "overload", "write_on",
     "write_budget", "record", "record_limit",
 )
 OWN = (

@@ -24,8 +24,8 @@ STORE_OPTIONS = frozenset({
     "capacity", "value_bytes", "mode", "open", "max_block", "segment", "memory", "staging", "slab",
     "staging_mode", "index_entries", "expected_block", "table_cache", "driver", "queue_depth",
     "operations", "group", "group_buffers", "clean_segments", "write_amplification",
-    "heat_half_life", "scrub", "statistics_period", "allow_absent", "holder", "overload",
-    "write_on", "write_budget", "record", "record_limit",
+    "heat_half_life", "scrub", "discard", "statistics_period", "allow_absent", "holder",
+    "overload", "write_on", "write_budget", "record", "record_limit",
 })
 
 
