@@ -1,5 +1,7 @@
 // FioProbe: asks fio what a directory's disk does: one file is laid out, its blocks are read at
-// random past the page cache at a few depths, and it is removed again.
+// random past the page cache at a few depths, in rounds, and it is removed again. A disk that
+// others use, too, gives now half and now twice as much for seconds at a time: a depth's rate is
+// the mean of rounds that go through all depths.
 
 import Glibc
 
@@ -7,6 +9,7 @@ package struct FioProbe {
     private let directory: String
     private let blockBytes: Int
     private let seconds: Int
+    private let rounds: Int
     private let fileBytes: Int
     private let depths: [Int]
     private let program: String
@@ -17,14 +20,15 @@ package struct FioProbe {
     private static let largest = 4 << 20
 
     package init(
-        directory: String, blockBytes: Int, seconds: Int = 1, fileBytes: Int = 1 << 30,
-        depths: [Int] = FioProbe.depths, program: String = "fio"
+        directory: String, blockBytes: Int, seconds: Int = 1, rounds: Int = 4,
+        fileBytes: Int = 1 << 30, depths: [Int] = FioProbe.depths, program: String = "fio"
     ) {
         self.depths = depths
         self.program = program
         self.directory = directory
         self.blockBytes = blockBytes
         self.seconds = seconds
+        self.rounds = rounds
         self.fileBytes = max(fileBytes, 16 * blockBytes)
     }
 
@@ -45,16 +49,20 @@ package struct FioProbe {
             [
                 "--rw=write", "--bs=1m", "--iodepth=4", "--size=\(fileBytes)", "--end_fsync=1",
             ])
-        var points: [DevicePoint] = []
-        for depth in depths {
-            let rate = try bandwidth(
-                path, "read",
-                [
-                    "--rw=randread", "--bs=\(blockBytes)", "--iodepth=\(depth)",
-                    "--size=\(fileBytes)", "--time_based", "--runtime=\(seconds)",
-                    "--randrepeat=0", "--readonly",
-                ])
-            points.append(DevicePoint(depth: depth, bytesPerSecond: rate))
+        var sums = [Double](repeating: 0, count: depths.count)
+        for _ in 0..<rounds {
+            for (index, depth) in depths.enumerated() {
+                sums[index] += try bandwidth(
+                    path, "read",
+                    [
+                        "--rw=randread", "--bs=\(blockBytes)", "--iodepth=\(depth)",
+                        "--size=\(fileBytes)", "--time_based", "--runtime=\(seconds)",
+                        "--randrepeat=0", "--readonly",
+                    ])
+            }
+        }
+        let points = zip(depths, sums).map {
+            DevicePoint(depth: $0, bytesPerSecond: $1 / Double(rounds))
         }
         guard
             let fit = DeviceFit(blockBytes: blockBytes, points: points, writeBandwidth: layout)

@@ -150,6 +150,19 @@ import Testing
         }
     }
 
+    /// One reading that is far off, wherever it is, moves the bus by its share, not to itself.
+    @Test(arguments: 0..<6, [0.5, 2])
+    func oneReadingDoesNotMakeTheModel(_ index: Int, _ factor: Double) throws {
+        let model = try DeviceModel("bw=1g,lat=2ms,qd=16")
+        var points = FioProbe.depths.map {
+            DevicePoint(depth: $0, bytesPerSecond: rate(model, 1 << 20, $0))
+        }
+        points[index].bytesPerSecond *= factor
+        let fit = try #require(
+            DeviceFit(blockBytes: 1 << 20, points: points, writeBandwidth: 1e9))
+        #expect(fit.model.readBandwidth > 0.75e9 && fit.model.readBandwidth < 1.35e9)
+    }
+
     @Test func whatIsNoMeasurementIsNoModel() {
         let one = DevicePoint(depth: 1, bytesPerSecond: 1e9)
         #expect(DeviceFit(blockBytes: 4096, points: [], writeBandwidth: 1) == nil)
@@ -165,7 +178,8 @@ import Testing
     @Test func fioMeasuresThisDisk() throws {
         let scratch = try Scratch()
         let fit = try FioProbe(
-            directory: scratch.path, blockBytes: 64 << 10, fileBytes: 32 << 20, depths: [1, 4]
+            directory: scratch.path, blockBytes: 64 << 10, rounds: 2, fileBytes: 32 << 20,
+            depths: [1, 4]
         ).fit()
         #expect(fit.points.map(\.depth) == [1, 4])
         #expect(fit.model.readBandwidth >= 1e6 && fit.model.readBandwidth < 1e12)
