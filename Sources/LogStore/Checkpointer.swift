@@ -82,7 +82,11 @@ extension LogStore {
             let due =
                 since >= configuration.checkpointMinimumBytes
                 && since >= UInt64(configuration.checkpointShare) * dumpBytes
-            if (checkpointer.requested || due) && !readOnly { startCheckpoint() }
+            if readOnly {
+                if checkpointer.requested { answerCheckpoint(.readOnly) }
+            } else if checkpointer.requested || due {
+                startCheckpoint()
+            }
         case .chunks: writeChunks()
         case .settling: settleCheckpoint()
         default: break
@@ -356,10 +360,14 @@ extension LogStore {
         if failed && sweepOwner == nil { index.cancelScans() }
         checkpointFileInUse = nil
         if failed { statistics.checkpointErrors += 1 } else { statistics.checkpoints += 1 }
+        answerCheckpoint(failed ? .failed : .done)
+    }
+
+    /// Tells those who asked for a dump. Who asked while one was made is answered with it.
+    private func answerCheckpoint(_ status: Status) {
+        if status == .readOnly { checkpointer.requested = false }
         let waiting = checkpointer.waiting
         checkpointer.waiting = []
-        for token in waiting {
-            delegate?.finished(Outcome(token: token, status: failed ? .failed : .done))
-        }
+        for token in waiting { delegate?.finished(Outcome(token: token, status: status)) }
     }
 }

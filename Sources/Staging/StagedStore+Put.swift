@@ -58,10 +58,12 @@ extension StagedStore {
             || !log.canAppend(request(index))
     }
 
-    /// A put of a key whose only copy is a dirty resident. False: go on as a new put (replace).
+    /// A put of a key whose only copy is a dirty resident. False: go on as a new put (replace, or
+    /// of what has expired meanwhile), which waits until that one's write has ended.
     private func answerFromDirty(_ index: Int32, _ resident: ResidentSlot) -> Bool {
         let message = operations[index].message
         if message.replace || message.durability != .volatile { return false }
+        if let arena, arena.info(resident).isExpired(log.wallSeconds) { return false }
         answerPresent(index, resident)
         return true
     }

@@ -15,20 +15,21 @@ extension StagedStore {
     /// Asks the gate about a put. False: it is not admitted at all.
     func passesGate(_ index: Int32) -> Bool {
         let slot = operations.slots + Int(index)
-        // Before the index is complete nobody knows what is new.
-        guard let gate, log.isRecovered, !slot.pointee.message.replace,
+        // Before the index is complete nobody knows what is new. Who may not write is told so.
+        guard let gate, log.isRecovered, !log.readOnly, !slot.pointee.message.replace,
             !slot.pointee.isUnwritten, !slot.pointee.isAdmitted,
             !isPresent(slot.pointee.fingerprint)
         else { return true }
         let message = slot.pointee.message
         // A block that was written and cannot be read is put once more.
         let hidesCopy = log.hidesCopy(slot.pointee.fingerprint)
+        // Only what may stay in memory alone can wait there until it is put once more.
         slot.pointee.isAdmitted = gate.admits(
-            keyHash: keyHash(message.key), bytes: message.length, again: hidesCopy)
+            keyHash: keyHash(message.key), bytes: message.length,
+            again: hidesCopy || message.durability != .volatile)
         if slot.pointee.isAdmitted { return true }
         slot.pointee.isUnwritten =
-            message.durability == .volatile && retains && arena != nil && !log.readOnly
-            && !hidesCopy
+            message.durability == .volatile && retains && arena != nil && !hidesCopy
         return slot.pointee.isUnwritten
     }
 

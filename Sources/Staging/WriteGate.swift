@@ -3,8 +3,8 @@
 
 package protocol WriteGate: AnyObject {
     /// Whether the block is written. `keyHash` is of the key alone: ranks of one model, which have
-    /// namespaces of their own, ask with the same. `again`: it is in memory alone, and is put once
-    /// more.
+    /// namespaces of their own, ask with the same. `again`: it is in memory alone and is put once
+    /// more, or its class is one that memory alone does not do for.
     func admits(keyHash: UInt64, bytes: UInt32, again: Bool) -> Bool
 }
 

@@ -217,4 +217,10 @@ import Testing
         #expect(world.missed("old", space, revision: 0, length: 4096) == nil)
         world.checkAccounts()
     }
+
+    @Test func aStoreThatBecameReadOnlyAnswersForACheckpoint() throws {
+        let world = try World()
+        world.store.log.readOnly = true
+        #expect(world.control { world.store.checkpoint(token: $0) }.status == .readOnly)
+    }
 }

@@ -297,6 +297,39 @@ private final class Refusal: WriteGate {
         piece.deallocate()
     }
 
+    /// What expires while it waits for its write is no more there for a put than for a get.
+    @Test func whatExpiresBeforeItIsWrittenIsPutAnew() throws {
+        let world = try TieredWorld()
+        let space = world.namespace()
+        world.machine.hang("/store")
+        let first = volatilePut(world, "a", space, revision: 0) { $0.timeToLive = 1 }
+        #expect(first.status == .stored)
+        #expect(volatilePut(world, "a", space, revision: 0).status == .alreadyPresent)
+        world.pass(3 * Self.second)
+        let key = Array("a".utf8)
+        let value = payload("a", revision: 1, length: Self.block)
+        let memory = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: Self.block, alignment: 4096)
+        memory.copyBytes(from: value)
+        let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
+        piece.initialize(
+            to: Piece(
+                region: .process, offset: UInt64(UInt(bitPattern: memory.baseAddress)),
+                length: UInt64(Self.block)))
+        let token = world.submit(.put, key, space, piece) {
+            $0.length = UInt32(Self.block)
+            $0.durability = .volatile
+        }
+        world.machine.release("/store")
+        world.settle()
+        let second = try #require(world.sink.answers[token])
+        #expect(second.status == .stored && second.version > first.version)
+        let (found, bytes) = world.get("a", space, length: Self.block)
+        #expect(found.status == .hit && bytes == value)
+        memory.deallocate()
+        piece.deallocate()
+    }
+
     // MARK: Copies
 
     @Test func aBlockOnDiskThatIsPutAgainIsInMemoryAfterwards() throws {

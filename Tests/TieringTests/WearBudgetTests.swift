@@ -179,4 +179,16 @@ private struct Day {
         #expect(world.store.staged.log.index.count == 1)
         #expect(volatilePut(world, "a", space).status == .alreadyPresent)
     }
+
+    /// Only volatile puts wait in memory for being put once more.
+    @Test func whatAsksForTheDeviceIsWrittenAtOnce() throws {
+        var configuration = TieredWorld.configuration(staging: 1 << 20)
+        configuration.writeMoment = .secondTouch
+        let world = try TieredWorld(configuration)
+        let space = world.namespace()
+        #expect(world.put("a", space, payload("a", length: Self.block)).status == .stored)
+        world.settle()
+        #expect(world.store.staged.log.index.count == 1)
+        #expect(world.store.staged.statistics.notAdmitted == 0)
+    }
 }

@@ -79,11 +79,15 @@ extension World: StoreSink {
         }
         let call = controls.remove(at: index)
         lastControl = outcome
-        let excused = damage + errors > 0 || hardship || isTroubled(since: call.changesAt)
+        let excused =
+            damage + errors > 0 || hardship || isTroubled(since: call.changesAt)
+            || outcome.status == .readOnly
         switch call.kind {
         case .open(let space):
             guard outcome.status == .done else {
                 if !excused { fail("a namespace cannot be opened: \(outcome)") }
+                // After a purge: the old one is gone, and nothing has come in its place.
+                model.namespaces[space].slot = nil
                 return
             }
             model.namespaces[space].slot = UInt16(truncatingIfNeeded: outcome.version)
