@@ -5,7 +5,7 @@
 import LogStore
 import Staging
 
-extension Prefetcher {
+extension Prefetcher: Retention {
     /// Layers ahead at the most.
     private static let mostLayersAhead = 4
     /// Hints of less confidence would waste more than seven of eight parts; 0 is for not told.
@@ -107,7 +107,8 @@ extension Prefetcher {
         let own = access.fingerprint.part(first, count)
         pickTable.picked(own.hi, step: pickStep)
         if isLeftToGuesses(access, own) { pickTable.missed() }
-        guard let entry = log.lookup(access.fingerprint).entry, !entry.isDamaged,
+        guard configuration.bringsGuesses,
+            let entry = log.lookup(access.fingerprint).entry, !entry.isDamaged,
             arena.find(access.fingerprint.stagingKey) == nil
         else { return }
         for ahead in 1...layersAhead {
@@ -126,6 +127,12 @@ extension Prefetcher {
                 part: (UInt16(next), UInt16(count)))
             if isTaken { pickTable.brought() } else { counts.overflowed += 1 }
         }
+    }
+
+    /// The decayed picks of a part; what was never picked in the table's memory is no part, or one
+    /// that is worth nothing here.
+    package func worth(_ key: StagingKey) -> Float? {
+        pickTable.known(key.hi, step: pickStep)
     }
 
     /// Whether a part was brought by a guess, or could have been: what hints bring is none of what

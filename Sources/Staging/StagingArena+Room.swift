@@ -67,6 +67,9 @@ extension StagingArena {
         guard slabs.freeCount + cleanSlabs >= need, freeSlotCount + cleanCount > 0,
             couldMakeRoom(need)
         else { return false }
+        while let victim = leastWanted(), evict(victim) {
+            if hasRoom(need) { return true }
+        }
         var spared = 0
         var candidate = policy.victim(after: nil)
         while let victim = candidate {
@@ -95,7 +98,7 @@ extension StagingArena {
     }
 
     @inline(__always)
-    private func isEvictable(_ slot: Int32) -> Bool {
+    func isEvictable(_ slot: Int32) -> Bool {
         let word = table.word(slot).pointee.load(ordering: .relaxed)
         return ResidentTable.state(word) == .clean && ResidentTable.pins(word) == 0
     }
@@ -240,6 +243,7 @@ extension StagingArena {
     package var cleanBytes: Int { counts.cleanBytes }
     package var freeSlabs: Int { slabs.freeCount }
     package var evictions: UInt64 { counts.evictions }
+    package var evictedBytes: UInt64 { counts.evictedBytes }
     /// Slabs held by leases of this and other threads; each slab counts once.
     package var leasedSlabs: Int { Int(table.leased.pointee.load(ordering: .relaxed)) }
     package var leaseLimitSlabs: Int { table.leaseLimit }

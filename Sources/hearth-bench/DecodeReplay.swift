@@ -13,6 +13,8 @@ enum DecodeReplay {
         var prefetch: PrefetchChoice
         var main: DecodeResult
         var without: DecodeResult
+        /// Nothing is brought early, and what is picked often stays.
+        var kept: DecodeResult
     }
 
     /// Somebody has to count; nothing is predicted of sessions.
@@ -20,13 +22,19 @@ enum DecodeReplay {
 
     static func measure(_ settings: ReplayConfiguration) throws(BenchError) -> Report {
         let plan = try plan(settings)
-        let main = try DecodeStore(plan).run()
+        var asked = plan
+        if getenv("KEEP0") != nil { asked.keepsPicked = false }
+        let main = try DecodeStore(asked).run()
         var bare = plan
-        (bare.predictors, bare.recall) = (nothing, nil)
+        (bare.predictors, bare.recall, bare.keepsPicked) = (nothing, nil, false)
         let without = try DecodeStore(bare).run()
+        bare.predictors = .layer
+        (bare.keepsPicked, bare.bringsGuesses) = (true, false)
+        let kept = try DecodeStore(bare).run()
         return Report(
             source: settings.timed.decode?.text ?? "", plan: plan,
-            prefetch: settings.timed.prefetch ?? .all, main: main, without: without)
+            prefetch: settings.timed.prefetch ?? .all, main: main, without: without,
+            kept: kept)
     }
 
     private static func plan(_ settings: ReplayConfiguration) throws(BenchError) -> DecodePlan {
@@ -47,7 +55,7 @@ enum DecodeReplay {
         case .layer?: predictors = recall == nil ? .layer : [.layer, .pages]
         case nil: predictors = recall == nil ? .layer : .pages
         case .all?: predictors = .all
-        case .chain?, .successor?, .oracle?:
+        case .chain?, .successor?, .session?, .oracle?:
             throw BenchError("--decode goes with --prefetch off, layer or all")
         }
         let kind = settings.policies.first.flatMap { ReplacementKind(rawValue: $0.rawValue) }
@@ -106,6 +114,7 @@ enum DecodeReplay {
                     ("hinted_recall", .number(report.plan.recall ?? 0)),
                     ("policy", .text(report.plan.policy.rawValue)),
                     ("run", figures(report.main)), ("noprefetch", figures(report.without)),
+                    ("kept", figures(report.kept)),
                     ("issued_per_miss", .number(issuedPerMiss(report))),
                     ("stall_removed", .number(stallRemoved(report))),
                 ])
@@ -139,6 +148,7 @@ enum DecodeReplay {
                 report.plan.modelPageBytes, Double(report.plan.options.layerTime) / 1e9)
             + "\(report.plan.device.text)\n" + line("this run     ", main)
             + line("no prefetch  ", report.without)
+            + line("kept by picks ", report.kept)
             + formatted(
                 "  early        coverage %.4f, accuracy %.4f, in time %.4f, ", main.coverage,
                 main.accuracy, main.inTime)

@@ -4,7 +4,7 @@
 static void library(void) {
     CHECK(hearth_version() == ((uint32_t)HEARTH_VERSION_MAJOR << 16 | HEARTH_VERSION_MINOR));
     const char *known[] = {"dir", "io_uring", "region-shared", "region-device", "lease", "hints",
-                           "list", "prefix-ask"};
+                           "list", "prefix-ask", "engine-memory"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         CHECK(hearth_has_feature(known[i]) == 1);
     }
