@@ -37,7 +37,9 @@ private func call(
     _ layout: UInt32
 ) -> Int32 {
     let runs = block.runs
-    return withUnsafeTemporaryAllocation(of: hearth_run.self, capacity: max(1, runs.count)) { room in
+    return withUnsafeTemporaryAllocation(
+        of: hearth_run.self, capacity: max(1, runs.count)
+    ) { room in
         for (place, run) in runs.enumerated() {
             room.initializeElement(
                 at: place, to: hearth_run(address: run.baseAddress, length: UInt64(run.count)))

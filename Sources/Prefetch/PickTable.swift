@@ -82,15 +82,6 @@ package struct PickTable {
         return 0
     }
 
-    /// The score, nil of what is not in the table.
-    package func known(_ tag: UInt64, step: UInt32) -> Float? {
-        let first = first(tag)
-        for index in first..<(first + Self.ways) where picks[index].tag == tag {
-            return decayed(picks[index], step)
-        }
-        return nil
-    }
-
     /// Whether a part is worth bringing so many layers ahead.
     package func isWorth(_ tag: UInt64, step: UInt32, ahead: Int) -> Bool {
         var score = score(tag, step: step)

@@ -34,10 +34,6 @@ package struct PrefetchConfiguration: Sendable {
     /// The chance of a return from which on a session's chain is brought, at the least: what nobody
     /// reads takes the device's time and the place of others.
     package var leastReturn: Float = 0.3
-    /// Whether parts are brought by guesses, where layers are guessed; and whether those that were
-    /// picked least are the ones that leave staging.
-    package var bringsGuesses = true
-    package var keepsPicked = true
     /// What guesses about layers may bring, in multiples of what is missed.
     package var layerBudget = 1.0
     /// Prefetches under way at once.

@@ -5,7 +5,7 @@
 import LogStore
 import Staging
 
-extension Prefetcher: Retention {
+extension Prefetcher {
     /// Layers ahead at the most.
     private static let mostLayersAhead = 4
     /// Hints of less confidence would waste more than seven of eight parts; 0 is for not told.
@@ -107,8 +107,7 @@ extension Prefetcher: Retention {
         let own = access.fingerprint.part(first, count)
         pickTable.picked(own.hi, step: pickStep)
         if isLeftToGuesses(access, own) { pickTable.missed() }
-        guard configuration.bringsGuesses,
-            let entry = log.lookup(access.fingerprint).entry, !entry.isDamaged,
+        guard let entry = log.lookup(access.fingerprint).entry, !entry.isDamaged,
             arena.find(access.fingerprint.stagingKey) == nil
         else { return }
         for ahead in 1...layersAhead {
@@ -127,12 +126,6 @@ extension Prefetcher: Retention {
                 part: (UInt16(next), UInt16(count)))
             if isTaken { pickTable.brought() } else { counts.overflowed += 1 }
         }
-    }
-
-    /// The decayed picks of a part; what was never picked in the table's memory is no part, or one
-    /// that is worth nothing here.
-    package func worth(_ key: StagingKey) -> Float? {
-        pickTable.known(key.hi, step: pickStep)
     }
 
     /// Whether a part was brought by a guess, or could have been: what hints bring is none of what

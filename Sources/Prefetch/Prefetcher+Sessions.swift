@@ -44,7 +44,11 @@ extension Prefetcher {
         var index = sessions.find(hint.session)
         if !hint.continues {
             if index >= 0 {
-                if sessions.sessions[Int(index)].since > 0 { sessionIsBack(index) }
+                if hint.state == .closed {
+                    sessionIsOver(index)
+                } else if sessions.sessions[Int(index)].since > 0 {
+                    sessionIsBack(index)
+                }
                 sessions.renew(index)
             } else {
                 if !sessions.hasRoom { dropSession(sessions.oldest) }
@@ -80,11 +84,6 @@ extension Prefetcher {
         session.pointee.due = hint.state == .toolPending ? hint.due : 0
         session.pointee.wasBrought = false
         session.pointee.learnt = 0
-        if hint.state == .oneShot || hint.state == .closed, session.pointee.request >= 0 {
-            // What was brought for it leaves first.
-            takeBack(session.pointee.request)
-            letGo(of: index)
-        }
         guard hint.state != .open else { return }
         session.pointee.turns &+= 1
         session.pointee.since = max(1, now)
@@ -161,6 +160,19 @@ extension Prefetcher {
         }
         sessions.sessions[Int(index)].since = 0
         sessions.unschedule(index)
+        letGo(of: index)
+    }
+
+    /// It has not come back, and what was brought for it leaves first.
+    private func sessionIsOver(_ index: Int32) {
+        let session = sessions.sessions[Int(index)]
+        if session.since > 0 {
+            learnWait(index, until: log.clock.monotonic &- session.since)
+            sessionReturns.gone()
+            sessions.sessions[Int(index)].since = 0
+            sessions.unschedule(index)
+        }
+        if session.request >= 0 { takeBack(session.request) }
         letGo(of: index)
     }
 

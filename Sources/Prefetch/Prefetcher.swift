@@ -95,11 +95,9 @@ package final class Prefetcher {
         bucket = TokenBucket(burstBytes: configuration.burstBytes)
         meter = BandwidthMeter(assumed: configuration.assumedBandwidth)
         windowBytes = arena.slabCount * arena.slabBytes / configuration.windowShare
-        if guessesLayers, configuration.keepsPicked { arena.retention = self }
     }
 
     deinit {
-        if arena.retention === self { arena.retention = nil }
         unused.deallocate()
         displaced.deallocate()
         raised.deallocate()
@@ -179,12 +177,16 @@ package final class Prefetcher {
             if active >= 0 {
                 // The one that needs it first is the one that waits for it.
                 let isLater = queue.due(active) > queue.requests[Int(request)].due
-                let mayGiveWay =
+                let maySleep =
                     queue.dormants(fingerprint).count < PrefetchQueue.dormantsABlock - 1
-                if !isTold || queue.blocks[Int(active)].isInFlight || !isLater || !mayGiveWay {
+                if !isTold || queue.blocks[Int(active)].isInFlight || !isLater {
                     found = .twice
-                } else {
+                } else if maySleep {
                     queue.sleepWaiting(active)
+                } else {
+                    // As many sleep over it as may: the later one is forgotten.
+                    counts.forgotten += 1
+                    drop(active)
                 }
             } else if log.lookup(fingerprint).entry.map({ $0.isDamaged }) ?? true {
                 found = .absent

@@ -67,9 +67,6 @@ extension StagingArena {
         guard slabs.freeCount + cleanSlabs >= need, freeSlotCount + cleanCount > 0,
             couldMakeRoom(need)
         else { return false }
-        while let victim = leastWanted(), evict(victim) {
-            if hasRoom(need) { return true }
-        }
         var spared = 0
         var candidate = policy.victim(after: nil)
         while let victim = candidate {
@@ -98,7 +95,7 @@ extension StagingArena {
     }
 
     @inline(__always)
-    func isEvictable(_ slot: Int32) -> Bool {
+    private func isEvictable(_ slot: Int32) -> Bool {
         let word = table.word(slot).pointee.load(ordering: .relaxed)
         return ResidentTable.state(word) == .clean && ResidentTable.pins(word) == 0
     }

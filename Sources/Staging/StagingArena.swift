@@ -45,8 +45,6 @@ package final class StagingArena {
     package let residentCapacity: Int
     package let region: RegionID
     package let policy: any ReplacementPolicy
-    /// Not owned; knows of some residents how much they are wanted.
-    @exclusivity(unchecked) package unowned(unsafe) var retention: (any Retention)?
     /// Not owned; told of residents that leave.
     @exclusivity(unchecked) unowned(unsafe) var observer: (any AccessObserver)?
 

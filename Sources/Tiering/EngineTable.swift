@@ -82,7 +82,10 @@ package struct EngineTable: ~Copyable {
         let first = first(name)
         let stamp = Self.stamp(now)
         var (free, oldest, age) = (-1, first, -1)
-        for place in first..<(first + Self.ways) {
+        // Of equally old ones not always the same: it would be the one that came last.
+        let start = Int(name.hi >> 60)
+        for offset in 0..<Self.ways {
+            let place = first + (start + offset) % Self.ways
             if places[place].pages == 0 {
                 if free < 0 { free = place }
             } else if isAt(place, name) {

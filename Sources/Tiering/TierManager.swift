@@ -253,7 +253,8 @@ package final class TierManager {
         _ fingerprint: Fingerprint, _ slot: ResidentSlot,
         _ told: (key: UnsafeRawBufferPointer, namespaceSlot: UInt16, request: UInt64, due: UInt64)
     ) {
-        guard let copier, let place = (0..<configuration.copies).first(where: { !copies[$0].isUsed })
+        guard let copier,
+            let place = (0..<configuration.copies).first(where: { !copies[$0].isUsed })
         else {
             arena.unpinLease(slot)
             return

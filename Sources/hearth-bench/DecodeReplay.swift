@@ -13,8 +13,6 @@ enum DecodeReplay {
         var prefetch: PrefetchChoice
         var main: DecodeResult
         var without: DecodeResult
-        /// Nothing is brought early, and what is picked often stays.
-        var kept: DecodeResult
     }
 
     /// Somebody has to count; nothing is predicted of sessions.
@@ -22,19 +20,13 @@ enum DecodeReplay {
 
     static func measure(_ settings: ReplayConfiguration) throws(BenchError) -> Report {
         let plan = try plan(settings)
-        var asked = plan
-        if getenv("KEEP0") != nil { asked.keepsPicked = false }
-        let main = try DecodeStore(asked).run()
+        let main = try DecodeStore(plan).run()
         var bare = plan
-        (bare.predictors, bare.recall, bare.keepsPicked) = (nothing, nil, false)
+        (bare.predictors, bare.recall) = (nothing, nil)
         let without = try DecodeStore(bare).run()
-        bare.predictors = .layer
-        (bare.keepsPicked, bare.bringsGuesses) = (true, false)
-        let kept = try DecodeStore(bare).run()
         return Report(
             source: settings.timed.decode?.text ?? "", plan: plan,
-            prefetch: settings.timed.prefetch ?? .all, main: main, without: without,
-            kept: kept)
+            prefetch: settings.timed.prefetch ?? .all, main: main, without: without)
     }
 
     private static func plan(_ settings: ReplayConfiguration) throws(BenchError) -> DecodePlan {
@@ -114,7 +106,6 @@ enum DecodeReplay {
                     ("hinted_recall", .number(report.plan.recall ?? 0)),
                     ("policy", .text(report.plan.policy.rawValue)),
                     ("run", figures(report.main)), ("noprefetch", figures(report.without)),
-                    ("kept", figures(report.kept)),
                     ("issued_per_miss", .number(issuedPerMiss(report))),
                     ("stall_removed", .number(stallRemoved(report))),
                 ])
@@ -148,7 +139,6 @@ enum DecodeReplay {
                 report.plan.modelPageBytes, Double(report.plan.options.layerTime) / 1e9)
             + "\(report.plan.device.text)\n" + line("this run     ", main)
             + line("no prefetch  ", report.without)
-            + line("kept by picks ", report.kept)
             + formatted(
                 "  early        coverage %.4f, accuracy %.4f, in time %.4f, ", main.coverage,
                 main.accuracy, main.inTime)

@@ -27,9 +27,6 @@ struct DecodePlan {
     /// The share of the next layer's picks that is hinted; nil for no hints of pages.
     var recall: Double?
     var seed: UInt64
-    /// Whether parts that are picked often stay, and whether guesses bring parts.
-    var keepsPicked = true
-    var bringsGuesses = true
 
     /// Bytes of a page in one layer of the model.
     var modelPageBytes: Double {
@@ -148,8 +145,6 @@ final class DecodeStore: StoreSink {
         var made = TieredConfiguration(staged)
         made.replacement = plan.policy
         made.prefetch.predictors = plan.predictors
-        made.prefetch.keepsPicked = plan.keepsPicked
-        made.prefetch.bringsGuesses = plan.bringsGuesses
         made.prefetch.bytesInFlight = 64 * shardBytes
         made.prefetch.burstBytes = 4 * shardBytes
         made.prefetch.assumedBandwidth = Double(scaled(plan.device.readBandwidth, plan))

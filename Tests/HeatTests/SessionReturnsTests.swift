@@ -40,10 +40,10 @@ import Testing
             teach(&returns, over, [nil], patience: 3000 * Self.second)
         }
         let minute = 60 * Self.second
-        #expect(returns.chance(tool, age: 0, within: minute) > 0.9)
-        #expect(returns.chance(person, age: 0, within: minute) < 0.05)
+        #expect(returns.chance(tool, age: 0, within: minute) > 0.75)
+        #expect(returns.chance(person, age: 0, within: minute) < 0.1)
         #expect(returns.chance(person, age: 0, within: 300 * Self.second) > 0.1)
-        #expect(returns.chance(over, age: 0, within: 300 * Self.second) < 0.05)
+        #expect(returns.chance(over, age: 0, within: 300 * Self.second) < 0.15)
         // Of those who have waited for long, hardly one returns in the next minute.
         #expect(returns.chance(person, age: 2000 * Self.second, within: minute) < 0.02)
     }

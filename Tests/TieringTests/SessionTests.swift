@@ -67,7 +67,8 @@ import Tiering
         returns: (Int) -> Bool
     ) {
         for round in 0..<rounds {
-            tell(world, space, round % 8, state)
+            // Another session each time, as one that is told of again is back.
+            tell(world, space, 1000 + round, state, names(round % 8))
             world.emptyStaging(space)
             world.pass(5 * Self.second)
             if returns(round) { read(world, space, round % 8) }
@@ -126,10 +127,11 @@ import Tiering
                 world, space, 1, .toolPending,
                 due: world.clock.monotonic + 2 * Self.second)
             world.emptyStaging(space)
+            world.pass(5 * Self.second / 2)
+            issued.append(world.store.prefetchStatistics[.session].issued - before)
             world.pass(60 * Self.second)
             tell(world, space, 1, .open)
             world.emptyStaging(space)
-            issued.append(world.store.prefetchStatistics[.session].issued - before)
         }
         #expect(issued[0] == 6, "the engine is believed at first")
         #expect(issued[115...].allSatisfy { $0 == 0 })
