@@ -1,7 +1,7 @@
-// Promotion: a function of the engine's by which announced blocks go from the DRAM tier into its own
-// memory, ahead of being asked for. It is called on the owner thread with a block whose bytes stay
-// where they are until the copy has ended; what it does not do at once it tells of later, from any
-// thread.
+// Promotion: a function of the engine's by which announced blocks go from the DRAM tier into its
+// own memory, ahead of being asked for. It is called on the owner thread with a block whose bytes
+// stay where they are until the copy has ended; what it does not do at once it tells of later,
+// from any thread.
 
 import LogStore
 import SegmentFormat
@@ -108,8 +108,8 @@ final class Promotions: EngineCopier {
 }
 
 extension Store {
-    /// Sets, or with nil takes away, the function by which announced blocks of the namespace go into
-    /// the engine's own memory (`engineMemoryBytes`, of which the engine reports what it holds by
+    /// Sets, or with nil takes away, the function by which announced blocks of the namespace go
+    /// into the engine's own memory (`engineMemoryBytes`, of which the engine reports what it holds by
     /// hints). False: the store is closed.
     @discardableResult
     public func setPromotion(

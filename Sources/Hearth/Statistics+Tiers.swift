@@ -1,5 +1,5 @@
-// Statistics of the tiers: for each what it has room for and holds, what it served, and what went up
-// into it and down from it.
+// Statistics of the tiers: for each what it has room for and holds, what it served, and what went
+// up into it and down from it.
 
 import LogStore
 import Staging

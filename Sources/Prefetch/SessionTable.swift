@@ -1,12 +1,12 @@
-// SessionTable: the sessions that an engine has told of, and the keys of each one's chain. A bounded
-// number of both: of sessions the one that was told of longest ago makes way, and so it does for
-// keys. A session is found by its number and by its leaf, the last of its keys, so that reading it
-// again tells that the session is back although nobody says so. Those to be looked at next are in a
-// heap by time.
+// SessionTable: the sessions that an engine has told of, and the keys of each one's chain. A
+// bounded number of both: of sessions the one that was told of longest ago makes way, and so it
+// does for keys. A session is found by its number and by its leaf, the last of its keys, so that
+// reading it again tells that the session is back although nobody says so. Those to be looked at
+// next are in a heap by time.
 //
-// Invariants: nothing is allocated after `init`; an event costs a constant number of steps, and one
-// for each halving of the table where the heap is concerned; a node is free or in one session's
-// list.
+// Invariants: nothing is allocated after `init`; an event costs a constant number of steps, and
+// one for each halving of the table where the heap is concerned; a node is free or in one
+// session's list.
 
 import LogStore
 import Staging

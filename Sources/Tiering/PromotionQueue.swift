@@ -1,6 +1,6 @@
 // PromotionQueue: announced blocks in staging that could be copied into the engine's memory, those
-// due first first. A heap of fixed size; of a full one the newcomer is refused. A block may be in it
-// twice: its turn tells whether it still makes sense.
+// due first first. A heap of fixed size; of a full one the newcomer is refused. A block may be in
+// it twice: its turn tells whether it still makes sense.
 
 import LogStore
 

@@ -1,9 +1,9 @@
-// TierManager: the tiers as one. The engine's own memory (G1) is above staging: the engine says what
-// it takes in, uses and lets go, and may give a function by which a block is copied up. What is up
-// there leaves staging first and is not brought; what leaves it comes back as what was used just
-// now. Each turn has one plan: what is announced and in staging is copied up, those due first first,
-// then the prefetcher brings what is announced and on a device; writing back has budgets of its own
-// (WriteBacklog, WearBudget). Owner thread only.
+// TierManager: the tiers as one. The engine's own memory (G1) is above staging: the engine says
+// what it takes in, uses and lets go, and may give a function by which a block is copied up. What
+// is up there leaves staging first and is not brought; what leaves it comes back as what was used
+// just now. Each turn has one plan: what is announced and in staging is copied up, those due first
+// first, then the prefetcher brings what is announced and on a device; writing back has budgets of
+// its own (WriteBacklog, WearBudget). Owner thread only.
 //
 // Invariants: whatever an engine says, memory and time are bounded, and what makes no sense is
 // counted; a block being copied is leased in staging until the copy has ended, each token ends

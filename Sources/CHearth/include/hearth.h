@@ -437,7 +437,7 @@ typedef struct hearth_promotion {
     const void *key;  /* readable during the call */
     uint32_t key_length;
     uint32_t shard_count;
-    uint32_t layout;  /* HEARTH_PACKED, HEARTH_ALIGNED: the runs hold what lies between shards, too */
+    uint32_t layout;  /* HEARTH_PACKED, HEARTH_ALIGNED: the runs hold the gaps, too */
     uint32_t run_count;
     const hearth_run *runs; /* the list is readable during the call, the memory until the end */
     uint64_t reserved[2];
