@@ -109,8 +109,8 @@ final class Promotions: EngineCopier {
 
 extension Store {
     /// Sets, or with nil takes away, the function by which announced blocks of the namespace go
-    /// into the engine's own memory (`engineMemoryBytes`, of which the engine reports what it holds by
-    /// hints). False: the store is closed.
+    /// into the engine's own memory (`engineMemoryBytes`, of which the engine reports what it
+    /// holds by hints). False: the store is closed.
     @discardableResult
     public func setPromotion(
         in namespace: Namespace, _ function: PromotionFunction?
