@@ -13,6 +13,8 @@ package enum PrefetchChoice: String, CaseIterable, Sendable {
     /// What followed a block the last time; nothing is announced, and blocks are asked for one by
     /// one.
     case successor
+    /// Chains of sessions that are expected back.
+    case session
     /// Pages of the layers after the one that is decoded.
     case layer
     case all

@@ -98,7 +98,12 @@ package struct TimedRun {
     ) -> TimedReplay.Hints {
         var made = TimedReplay.Hints()
         switch configuration.hints {
-        case nil: made.chain = prefetch.announces
+        case nil:
+            made.chain = prefetch.announces
+            if prefetch == .session {
+                made.foretold = trace.foretold(
+                    miss: 0, falseAlarm: 0, seed: configuration.chat.seed)
+            }
         case .none?, .pages?: break
         case .chain?: made.chain = true
         case .session(let miss, let falseAlarm)?:
@@ -113,6 +118,8 @@ package struct TimedRun {
         var words: [String] = hints.chain ? ["chain"] : []
         if case .session? = configuration.hints, let told = configuration.hints {
             words.append(told.text)
+        } else if hints.foretold != nil {
+            words.append("session")
         }
         return words.isEmpty ? "none" : words.joined(separator: "+")
     }

@@ -5,6 +5,7 @@ import Heat
 import LogStore
 import Prefetch
 import SegmentFormat
+import Tiering
 
 /// How the memory limit is shared out; bytes.
 public struct MemorySplit: Sendable, Equatable {
@@ -84,6 +85,7 @@ extension Configuration {
         let slabs = bytes / max(slabBytes, 1)
         let tables = Prefetcher.memoryBytes(prefetching(slabs: slabs), residents: slabs)
         return mapped(bytes) + mapped(slabs * 192 + 8192) + slabs * 184 + (64 << 10) + tables
+            + TierManager.memoryBytes(engineTier)
             + AdaptivePolicy.memoryBytes(capacity: max(1, slabs))
     }
 
@@ -166,6 +168,11 @@ extension Configuration {
         try Self.check("groupBuffers", groupBuffers, in: 4...256)
         try Self.check("cleanSegments", cleanSegments, in: 1...64)
         try Self.check("writeAmplification", writeAmplification, in: 1...4)
+        try Self.check(
+            "engineMemoryBytes", Int(clamping: engineMemoryBytes), in: 0...1 << 50)
+        try Self.check("engineHighWatermark", engineHighWatermark, in: 0.01...1)
+        try Self.check(
+            "engineLowWatermark", engineLowWatermark, in: 0.01...engineHighWatermark)
         try Self.check("scrubBytesPerSecond", scrubBytesPerSecond, in: 0...(16 << 30))
         try Self.check("discardBytesPerSecond", discardBytesPerSecond, in: 0...(64 << 30))
         try Self.check("heatHalfLife", heatHalfLife, in: 0.01...100)

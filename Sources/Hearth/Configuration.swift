@@ -43,6 +43,8 @@ public struct Configuration: Sendable {
         /// Pages of the model's layers: what the engine hinted of them, and in the layers after one
         /// what is often picked there.
         case layer
+        /// The chains of sessions that are expected back, as learnt from when sessions came back.
+        case session
         /// All of these.
         case all
     }
@@ -115,6 +117,13 @@ public struct Configuration: Sendable {
     /// to 4 GiB.
     public var tableCacheBytes: Int?
 
+    /// Bytes of the engine's own memory for blocks, of which it reports what it takes in, uses and
+    /// lets go; needs staging. Default 0: nothing is known of it.
+    public var engineMemoryBytes: UInt64 = 0
+    /// The share of it at which no more is copied there. Default 0.95; above 0, at most 1.
+    public var engineHighWatermark = 0.95
+    /// The share of it at which copying begins again. Default 0.9; above 0, at most the high one.
+    public var engineLowWatermark = 0.9
     /// Default `.chain`: what the engine hints. Without staging nothing is brought early. What is
     /// learnt of successors takes at most a thirty-second part of the memory limit.
     public var prefetch = Prefetch.chain

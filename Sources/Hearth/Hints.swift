@@ -92,7 +92,9 @@ struct HintWork {
         while hint < batch.hints.count, hints < Self.hintsATurn, keys < Self.keysATurn {
             let next = batch.hints[hint]
             let count = min(next.keyCount - keysDone, Self.keysATurn - keys)
-            take(count) { body(next, $0) }
+            var part = next
+            part.hint.continues = keysDone > 0
+            take(count) { body(part, $0) }
             hints += 1
             keys += count
             keysDone += count

@@ -225,9 +225,21 @@ extension Configuration {
         var made = TieredConfiguration(staged)
         made.prefetch = prefetching(slabs: (stagingBytes ?? 0) / slabBytes)
         made.staged.keepsParts = made.prefetch.predictors.contains(.layer)
+        made.engine = engineTier
         made.overload = overload == .memory ? .staysInMemory : .waits
         made.writeMoment = writeMoment == .again ? .secondTouch : .insert
         made.writeBudget = writeBudgetBytesPerDay
+        return made
+    }
+
+    /// A place for each block that the engine can hold, within a 64th of the memory limit.
+    var engineTier: EngineTierConfiguration {
+        var made = EngineTierConfiguration()
+        made.capacity = engineMemoryBytes
+        made.highWatermark = engineHighWatermark
+        made.lowWatermark = engineLowWatermark
+        let blocks = Int(clamping: engineMemoryBytes / UInt64(max(1, expectedBlockBytes)))
+        made.blocks = max(1 << 10, min(blocks, memoryLimitBytes / (64 * 16)))
         return made
     }
 
@@ -237,6 +249,8 @@ extension Configuration {
         made.predictors = prefetch.predictors
         made.picks = max(1 << 10, min(1 << 17, memoryLimitBytes / (64 * 16)))
         made.successors = max(1 << 10, min(effectiveIndexEntries, memoryLimitBytes / (32 * 64)))
+        made.sessions = max(1 << 8, min(1 << 12, memoryLimitBytes / (256 * 128)))
+        made.sessionKeys = max(1 << 12, min(1 << 17, memoryLimitBytes / (64 * 48)))
         made.blocks = min(1 << 15, max(1 << 10, 2 * slabs))
         made.requests = min(1 << 12, max(1 << 8, made.blocks / 8))
         return made
@@ -250,6 +264,7 @@ extension Configuration.Prefetch {
         case .chain: .chain
         case .successor: .successor
         case .layer: [.layer, .pages]
+        case .session: .session
         case .all: .all
         }
     }

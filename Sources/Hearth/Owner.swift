@@ -36,6 +36,7 @@ final class Owner {
     var eventSinks: [EventSink] = []
     @exclusivity(unchecked) var lifecycle = Lifecycle()
     @exclusivity(unchecked) var hintWork = HintWork()
+    private(set) lazy var promotions = Promotions(self)
 
     private let slots: UnsafeMutablePointer<InFlight>
     private let slotCount: Int
@@ -97,7 +98,7 @@ final class Owner {
 
     private func sleep() {
         var until = min(tiered.nextDeadline, workDeadline)
-        if inFlight > 0 || workHead < work.count || !replies.isEmpty || !store.isIdle {
+        if inFlight > 0 || workHead < work.count || !replies.isEmpty || !tiered.isIdle {
             until = min(until, engine.clock.monotonic + Self.longestSleep)
         }
         engine.sleep(driver, until: until)
@@ -308,7 +309,7 @@ final class Owner {
     }
 
     var isQuiet: Bool {
-        inFlight == 0 && workHead == work.count && replies.isEmpty && store.isIdle
+        inFlight == 0 && workHead == work.count && replies.isEmpty && tiered.isIdle
     }
 
     /// Whether only what hangs on a silent device is under way: closing does not wait for that.

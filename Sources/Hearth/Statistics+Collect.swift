@@ -91,6 +91,7 @@ extension Owner {
             // Declined by a lookup, so no get was made of them: not among `misses`.
             made.gets.missesByReason["\(MissReason.declined)"] = made.prefixes.declinedBlocks
         }
+        made.tiers = tiers(made)
         return made
     }
 

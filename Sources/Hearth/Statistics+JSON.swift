@@ -23,6 +23,7 @@ extension Statistics {
             $0.field("memory") { memory.write(&$0) }
             $0.field("hints") { hints.write(&$0) }
             $0.field("prefetch") { prefetch.write(&$0) }
+            $0.field("tiers") { tiers.write(&$0) }
             $0.field("prefixes") { prefixes.write(&$0) }
             $0.field("recording") { recording.write(&$0) }
             $0.field("driver") { driver.write(&$0) }

@@ -53,6 +53,12 @@ extension Statistics {
         public var awakened: UInt64 = 0
         /// Hinted blocks in the DRAM tier or not stored that are no longer remembered.
         public var forgotten: UInt64 = 0
+        /// Waiting sessions whose chain was worth bringing when they were looked at.
+        public var sessionsBrought: UInt64 = 0
+        /// Looks at waiting sessions at which it was not.
+        public var sessionsLeft: UInt64 = 0
+        /// Sessions that are remembered.
+        public var sessions = 0
         /// Hinted blocks that are remembered, in the DRAM tier or not stored.
         public var dormant = 0
         /// Blocks that wait to be brought.
@@ -104,6 +110,9 @@ extension Statistics.Prefetch {
         overtaken = core.overtaken
         awakened = core.awakened
         forgotten = core.forgotten
+        sessionsBrought = core.sessionsBrought
+        sessionsLeft = core.sessionsLeft
+        sessions = core.sessions
         dormant = core.dormant
         waiting = core.waiting
         inFlight = core.inFlight
@@ -137,6 +146,9 @@ extension Statistics.Prefetch {
             $0.number("overtaken", overtaken)
             $0.number("awakened", awakened)
             $0.number("forgotten", forgotten)
+            $0.number("sessionsBrought", sessionsBrought)
+            $0.number("sessionsLeft", sessionsLeft)
+            $0.number("sessions", sessions)
             $0.number("dormant", dormant)
             $0.number("waiting", waiting)
             $0.number("inFlight", inFlight)

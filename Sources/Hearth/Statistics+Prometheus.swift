@@ -115,7 +115,8 @@ struct PrometheusText: StatisticsText {
     private static let states: Set<String> = [
         "space", "memory", "devices", "recovery", "durable_version", "amplification",
         "mean_device_nanoseconds", "coverage", "accuracy", "timely", "lateness_mean",
-        "lateness_p99", "waiting", "in_flight", "unused_bytes",
+        "lateness_p99", "waiting", "in_flight", "unused_bytes", "sessions",
+        "capacity", "used", "held", "bytes_per_second", "copying",
     ]
 
     private mutating func add(_ name: String, _ value: String) {

@@ -358,6 +358,8 @@ public struct Statistics: Sendable, Equatable {
     public var hints = Hints()
     /// What was brought early.
     public var prefetch = Prefetch()
+    /// What the tiers hold, and what went between them.
+    public var tiers = Tiers()
     /// How much of prefixes was worth loading.
     public var prefixes = Prefixes()
     /// What is recorded.

@@ -58,7 +58,8 @@ private func isRight(
         else { return false }
     }
     return switch kind {
-    case .chain, .touched, .release: hint.key_count > 0
+    case .chain, .touched, .release, .admitted: hint.key_count > 0
+    case .evicted: true
     case .pages: hint.key_count > 0 && hint.number > 0 && hint.confidence <= 1 << 16
     case .session: hint.session != 0 && hint.state <= HEARTH_SESSION_CLOSED.rawValue
     case .progress, .cancel: hint.request != 0

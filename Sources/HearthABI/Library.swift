@@ -15,7 +15,7 @@ public func hearthHasFeature(_ name: UnsafePointer<CChar>?) -> Int32 {
     guard let name else { return 0 }
     let known: Set<String> = [
         "dir", "io_uring", "region-shared", "region-device", "lease", "hints", "list",
-        "prefix-ask",
+        "prefix-ask", "engine-memory",
     ]
     return known.contains(String(cString: name)) ? 1 : 0
 }

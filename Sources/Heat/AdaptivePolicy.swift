@@ -19,7 +19,8 @@ package final class AdaptivePolicy: ReplacementPolicy {
     /// Namespaces that are told apart; further ones share the last group.
     static let groups = 16
     private static let gaps = 4
-    private static let kinds = gaps * 3
+    private static let outlooks = Outlook.allCases.count
+    private static let kinds = gaps * outlooks
     private static let classes = groups * kinds
     /// The queue of what leaves first, without being asked what it is worth.
     private static let demotedQueue = classes
@@ -36,9 +37,9 @@ package final class AdaptivePolicy: ReplacementPolicy {
         var time: UInt64 = 0
         var bytes: Int = 0
         /// Class, or the demoted queue.
-        var queue: UInt8 = 0
+        var queue: UInt16 = 0
         /// The class that it has without being demoted.
-        var kind: UInt8 = 0
+        var kind: UInt16 = 0
         var isHeld = false
         /// Brought early and not used yet; then, since when it was away, if that is known.
         var isEarly = false
@@ -194,18 +195,18 @@ package final class AdaptivePolicy: ReplacementPolicy {
     package func demoted(_ slot: Int32) {
         guard isHeld(slot) else { return }
         unlink(slot)
-        residents[Int(slot)].queue = UInt8(Self.demotedQueue)
+        residents[Int(slot)].queue = UInt16(Self.demotedQueue)
         queues.pushOldest(slot, to: Self.demotedQueue)
     }
 
-    package func foretold(_ slot: Int32, _ outlook: Outlook) {
+    package func foretold(_ slot: Int32, _ outlook: Outlook, continues: Bool) {
         guard isHeld(slot) else { return }
         let resident = residents[Int(slot)]
         let kind = Int(resident.kind)
-        let told = kind / 3 * 3 + Int(outlook.rawValue)
+        let told = kind / Self.outlooks * Self.outlooks + Int(outlook.rawValue)
         unlink(slot)
         // Its age counts from the word, by which the queue stays ordered by time.
-        place(slot, told, false)
+        place(slot, told, continues)
     }
 
     /// A use: what is learnt from it, and the class that the block is in from now on.
@@ -221,7 +222,7 @@ package final class AdaptivePolicy: ReplacementPolicy {
             model.returned(known, age: away)
             gap = gapClass(away)
         }
-        place(slot, group * Self.kinds + gap * 3, continues)
+        place(slot, group * Self.kinds + gap * Self.outlooks, continues)
     }
 
     /// Briefly, about as long as residents stay, or longer.
@@ -273,8 +274,8 @@ package final class AdaptivePolicy: ReplacementPolicy {
     }
 
     private func place(_ slot: Int32, _ kind: Int, _ continues: Bool) {
-        residents[Int(slot)].kind = UInt8(kind)
-        residents[Int(slot)].queue = UInt8(kind)
+        residents[Int(slot)].kind = UInt16(kind)
+        residents[Int(slot)].queue = UInt16(kind)
         if !continues { run &+= 1 }
         if continues, anchorRuns[kind] == run, anchors[kind] >= 0 {
             // As old as its predecessor, so that the order by time holds.

@@ -27,6 +27,13 @@ package struct PrefetchConfiguration: Sendable {
     /// Parts of blocks of which is remembered how often they were picked; 16 bytes each, in use
     /// only where layers are guessed.
     package var picks = 1 << 15
+    /// Sessions that are remembered, and keys of their chains in all; some 120 and 48 bytes each,
+    /// in use only where returns of sessions are predicted.
+    package var sessions = 1 << 11
+    package var sessionKeys = 1 << 15
+    /// The chance of a return from which on a session's chain is brought, at the least: what nobody
+    /// reads takes the device's time and the place of others.
+    package var leastReturn: Float = 0.3
     /// What guesses about layers may bring, in multiples of what is missed.
     package var layerBudget = 1.0
     /// Prefetches under way at once.

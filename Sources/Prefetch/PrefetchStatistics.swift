@@ -58,7 +58,12 @@ package struct PrefetchStatistics: Sendable {
     /// queue no longer remembers.
     package var awakened: UInt64 = 0
     package var forgotten: UInt64 = 0
+    /// Waiting sessions whose chain was worth bringing when they were looked at, and looks at which
+    /// it was not.
+    package var sessionsBrought: UInt64 = 0
+    package var sessionsLeft: UInt64 = 0
     /// Gauges.
+    package var sessions = 0
     package var waiting = 0
     /// Hinted and not to be brought as things are.
     package var dormant = 0

@@ -9,6 +9,7 @@ extension Prefetcher: AccessObserver {
     package func accessed(_ access: Access) {
         if access.shardCount > 0, access.kind != .miss { picked(access) }
         note(access)
+        if sessions.count > 0, access.shardCount == 0 { noteLeaf(access) }
         if followsStreams, access.shardCount == 0 { follow(access) }
     }
 
@@ -72,7 +73,7 @@ extension Prefetcher: AccessObserver {
         counts.lateness.record(log.clock.monotonic - read.since)
     }
 
-    private func used(_ slot: Int32) {
+    func used(_ slot: Int32) {
         let mark = unused.unmark(slot, in: queue)
         arena.setAwaited(ResidentSlot(slot), until: 0)
         counts.change(mark.predictor) {
@@ -124,6 +125,7 @@ extension Prefetcher: AccessObserver {
             }
             if block.predictor == .chain {
                 queue.putToSleep(index)
+                upper?.isReady(block.fingerprint, due: due)
                 return
             }
         case .cancelled where resident >= 0:
@@ -137,7 +139,10 @@ extension Prefetcher: AccessObserver {
     package func residentLeft(
         _ resident: Int32, _ key: StagingKey, _ departure: ResidentDeparture
     ) {
-        if departure == .evictedForPrefetch { displaced.insert(key.hi, key.lo) }
+        if departure == .evictedForPrefetch {
+            displaced.insert(key.hi, key.lo)
+            sessionCosts.displaced += 1
+        }
         if unused.isMarked(resident) { waste(unused.unmark(resident, in: queue)) }
         if queue.dormant > 0 { reconsider(Fingerprint(hi: key.hi, lo: key.lo)) }
     }

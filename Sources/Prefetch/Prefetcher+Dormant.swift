@@ -21,6 +21,12 @@ extension Prefetcher {
     /// Something has changed for a block: who sleeps over it may have to have it brought, and its
     /// resident is needed when the first of them is due.
     func reconsider(_ fingerprint: Fingerprint) {
+        if upper?.holds(fingerprint) == true {
+            if let found = arena.find(fingerprint.stagingKey) {
+                arena.setAwaited(found.slot, until: 0)
+            }
+            return
+        }
         let first = queue.dormants(fingerprint).first
         if let found = arena.find(fingerprint.stagingKey) {
             var due: UInt64 = 0

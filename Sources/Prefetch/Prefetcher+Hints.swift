@@ -14,7 +14,8 @@ extension Prefetcher {
         case .release:
             guard log.namespaces.isLive(hint.namespaceSlot) else { return }
             for key in keys { release(log.fingerprint(hint.namespaceSlot, key)) }
-        case .session, .touched: break
+        case .session: session(hint, keys)
+        case .touched, .admitted, .evicted: break
         }
     }
 
@@ -23,6 +24,7 @@ extension Prefetcher {
         guard configuration.predictors.contains(.chain),
             log.namespaces.isLive(hint.namespaceSlot), !keys.isEmpty
         else { return }
+        noteSession(hint.session)
         // Not known: first come, first served, among those that are due at once.
         let due = hint.due == 0 ? log.clock.monotonic : hint.due
         let request = request(hint.request, due: due)

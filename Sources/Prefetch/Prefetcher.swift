@@ -11,6 +11,7 @@
 //  - a hint never drops a copy: what proves wrong moves to the end that leaves first.
 
 import BlockIO
+import Heat
 import LogStore
 import SegmentFormat
 import Staging
@@ -39,6 +40,10 @@ package final class Prefetcher {
     /// Nanoseconds from wanting a part to its being there.
     @exclusivity(unchecked) var partTime: UInt64 = 0
     let raised: RaisedReads
+    /// Not made where returns of sessions are not predicted.
+    @exclusivity(unchecked) var sessions: SessionTable
+    @exclusivity(unchecked) var sessionReturns = SessionReturns()
+    @exclusivity(unchecked) var sessionCosts = SessionCosts()
     @exclusivity(unchecked) var counts = PrefetchStatistics()
     @exclusivity(unchecked) private var bucket: TokenBucket
     @exclusivity(unchecked) private var meter: BandwidthMeter
@@ -48,6 +53,8 @@ package final class Prefetcher {
     /// No room was found: nothing is begun before, and how long the next such pause is.
     @exclusivity(unchecked) var pausedUntil: UInt64 = 0
     @exclusivity(unchecked) var pause: UInt64 = 0
+    /// What the engine holds itself; not owned: whoever sets it outlives this or takes it out.
+    @exclusivity(unchecked) package unowned(unsafe) var upper: (any UpperTier)?
     private let windowBytes: Int
     private var isStopped = false
 
@@ -81,6 +88,10 @@ package final class Prefetcher {
             entries: guessesLayers ? configuration.picks : 1, budget: configuration.layerBudget)
         layerRequests = .allocate(capacity: Self.layerRequestCount)
         layerRequests.initialize(repeating: -1, count: Self.layerRequestCount)
+        let tracksSessions = configuration.predictors.contains(.session)
+        sessions = SessionTable(
+            sessions: tracksSessions ? configuration.sessions : 1,
+            keys: tracksSessions ? configuration.sessionKeys : 1)
         bucket = TokenBucket(burstBytes: configuration.burstBytes)
         meter = BandwidthMeter(assumed: configuration.assumedBandwidth)
         windowBytes = arena.slabCount * arena.slabBytes / configuration.windowShare
@@ -96,6 +107,7 @@ package final class Prefetcher {
         pickTable.deallocate()
         layerClock.deallocate()
         layerRequests.deallocate()
+        sessions.deallocate()
     }
 
     /// Bytes of memory that tables for so many residents take.
@@ -111,6 +123,10 @@ package final class Prefetcher {
             + (configuration.predictors.contains(.layer)
                 ? PickTable.memoryBytes(entries: configuration.picks) : 0)
             + LayerClock.memoryBytes + 4 * Self.layerRequestCount
+            + (configuration.predictors.contains(.session)
+                ? SessionTable.memoryBytes(
+                    sessions: configuration.sessions, keys: configuration.sessionKeys) : 0)
+            + SessionReturns.memoryBytes
     }
 
     package var statistics: PrefetchStatistics {
@@ -119,6 +135,7 @@ package final class Prefetcher {
         made.inFlight = queue.inFlight
         made.dormant = queue.dormant
         made.unusedBytes = unused.windowBytes
+        made.sessions = sessions.count
         return made
     }
 
@@ -148,19 +165,28 @@ package final class Prefetcher {
         let isTold = predictor == .chain
         if isTold, queue.has(request, fingerprint) { return .twice }
         var found = Wanted.queued
-        if arena.find(fingerprint.stagingKey) != nil {
+        if upper?.holds(fingerprint) == true {
             found = .resident
+        } else if let there = arena.find(fingerprint.stagingKey) {
+            found = .resident
+            if isTold, there.state.isVisible {
+                upper?.isReady(fingerprint, due: queue.requests[Int(request)].due)
+            }
         } else {
             let active = queue.find(fingerprint)
             if active >= 0 {
                 // The one that needs it first is the one that waits for it.
                 let isLater = queue.due(active) > queue.requests[Int(request)].due
-                let mayGiveWay =
+                let maySleep =
                     queue.dormants(fingerprint).count < PrefetchQueue.dormantsABlock - 1
-                if !isTold || queue.blocks[Int(active)].isInFlight || !isLater || !mayGiveWay {
+                if !isTold || queue.blocks[Int(active)].isInFlight || !isLater {
                     found = .twice
-                } else {
+                } else if maySleep {
                     queue.sleepWaiting(active)
+                } else {
+                    // As many sleep over it as may: the later one is forgotten.
+                    counts.forgotten += 1
+                    drop(active)
                 }
             } else if log.lookup(fingerprint).entry.map({ $0.isDamaged }) ?? true {
                 found = .absent
@@ -208,24 +234,31 @@ package final class Prefetcher {
     // MARK: Beginning
 
     /// When `advance` should be called next, if nothing else happens; monotonic nanoseconds.
-    package var nextWake: UInt64 { queue.waiting == 0 || isStopped ? .max : wake }
+    package var nextWake: UInt64 {
+        if isStopped { return .max }
+        return min(sessions.nextLook, queue.waiting == 0 ? .max : wake)
+    }
+
+    /// Bytes a second that the devices have been seen to give.
+    var bandwidth: Double { meter.bytesPerSecond }
 
     /// Begins what may begin now. Whether anything did.
     @discardableResult
     package func advance() -> Bool {
         if queue.dormant > 0 { forgetAged() }
-        guard queue.waiting > 0, !isStopped else { return false }
+        guard !isStopped else { return false }
+        var begun = sessions.count > 0 && lookAtSessions()
+        guard queue.waiting > 0 else { return begun }
         let now = log.clock.monotonic
         meter.observe(total: log.statistics.readBytes, now: now)
         wake = .max
         if now < pausedUntil {
             wake = pausedUntil
-            return false
+            return begun
         }
         let share = configuration.demandShare * meter.bytesPerSecond
         bucket.fill(bytesPerSecond: share, now: now)
         let lingers = log.demandWaits
-        var begun = false
         while queue.first >= 0 {
             let (blocks, bytesInFlight) = underWay.sum(log)
             let index = queue.first
@@ -274,7 +307,7 @@ package final class Prefetcher {
         let fingerprint = block.pointee.fingerprint
         let whole = block.pointee.blockFingerprint
         if isLive,
-            arena.find(fingerprint.stagingKey) != nil
+            upper?.holds(whole) == true || arena.find(fingerprint.stagingKey) != nil
                 || block.pointee.shardCount > 0 && arena.find(whole.stagingKey) != nil
         {
             if block.pointee.predictor == .chain {

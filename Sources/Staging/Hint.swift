@@ -17,6 +17,10 @@ package enum HintKind: UInt32, CaseIterable, Sendable {
     case cancel
     /// The keys are not needed soon.
     case release
+    /// The engine holds the keys' blocks in its own memory from now on.
+    case admitted
+    /// It does not any more; without keys: none at all.
+    case evicted
 }
 
 /// What is known of a session.
@@ -41,6 +45,8 @@ package struct Hint: Sendable, Equatable {
     /// When the keys are needed, or the session is expected: monotonic nanoseconds, 0: not known.
     package var due: UInt64 = 0
     package var state = SessionState.open
+    /// The keys go on where those of the hint before, which is the same, have ended.
+    package var continues = false
     package var step: UInt32 = 0
     package var layer: UInt32 = 0
     package var firstShard: UInt32 = 0

@@ -35,6 +35,8 @@ package enum Outlook: UInt8, CaseIterable, Sendable {
     case returns
     /// Its session is over: it will hardly be asked for again.
     case ends
+    /// A tool is at work for its session, which goes on when that has ended.
+    case returnsSoon
 }
 
 package protocol ReplacementPolicy: AnyObject {
@@ -50,8 +52,9 @@ package protocol ReplacementPolicy: AnyObject {
     func removed(_ slot: Int32)
     /// The resident becomes the next victim.
     func demoted(_ slot: Int32)
-    /// Something was said of the resident's future. Advice: it may be wrong.
-    func foretold(_ slot: Int32, _ outlook: Outlook)
+    /// Something was said of the resident's future; `continues` as in an arrival. Advice: it may be
+    /// wrong.
+    func foretold(_ slot: Int32, _ outlook: Outlook, continues: Bool)
     /// The coldest candidate (nil), or the next one after `slot`, the one given last, which is
     /// still held; nil at the end. Walking never comes back to a slot, so a walk is bounded by the
     /// residents.
@@ -65,11 +68,16 @@ package protocol ReplacementPolicy: AnyObject {
 
 extension ReplacementPolicy {
     package func expects(_ key: StagingKey) {}
-    package func foretold(_ slot: Int32, _ outlook: Outlook) {
+    package func foretold(_ slot: Int32, _ outlook: Outlook, continues: Bool) {
         if outlook == .ends { demoted(slot) }
     }
     package func setShare(namespaceSlot: UInt16, weight: Float, quotaBytes: Int) {}
     package var memoryBytes: Int { 0 }
+
+    @inline(__always)
+    package func foretold(_ slot: Int32, _ outlook: Outlook) {
+        foretold(slot, outlook, continues: false)
+    }
 
     @inline(__always)
     package func touched(_ slot: Int32) { touched(slot, continues: false) }

@@ -122,9 +122,9 @@ extension StagingArena {
     }
 
     /// Tells the policy what is expected of the resident.
-    package func foretell(_ slot: ResidentSlot, _ outlook: Outlook) {
+    package func foretell(_ slot: ResidentSlot, _ outlook: Outlook, continues: Bool = false) {
         check(slot)
-        policy.foretold(slot.index, outlook)
+        policy.foretold(slot.index, outlook, continues: continues)
     }
 
     // MARK: Pins

@@ -240,6 +240,7 @@ extension StagingArena {
     package var cleanBytes: Int { counts.cleanBytes }
     package var freeSlabs: Int { slabs.freeCount }
     package var evictions: UInt64 { counts.evictions }
+    package var evictedBytes: UInt64 { counts.evictedBytes }
     /// Slabs held by leases of this and other threads; each slab counts once.
     package var leasedSlabs: Int { Int(table.leased.pointee.load(ordering: .relaxed)) }
     package var leaseLimitSlabs: Int { table.leaseLimit }

@@ -11,6 +11,8 @@ import Staging
 package struct TieredConfiguration: Sendable {
     package var staged: StagedConfiguration
     package var prefetch = PrefetchConfiguration()
+    /// The engine's own memory.
+    package var engine = EngineTierConfiguration()
     /// Who leaves staging first.
     package var replacement = ReplacementKind.adaptive
     /// What volatile puts do when more come than the devices write.
@@ -36,6 +38,8 @@ package final class TieredStore {
     /// Nil where there is no staging, or nothing is to be predicted.
     package let prefetcher: Prefetcher?
     package let configuration: TieredConfiguration
+    /// Nil where there is no staging, or nothing is told of the engine's memory.
+    package let tiers: TierManager?
     /// Decides how much of a prefix is worth loading.
     package let judge = PrefixJudge()
     private var looked: UInt64 = 0
@@ -60,6 +64,8 @@ package final class TieredStore {
         self.configuration = configuration
         admission = WriteAdmission(moment: configuration.writeMoment)
         prefetcher = Prefetcher(staged, configuration.prefetch)
+        tiers = TierManager(staged, prefetcher, configuration.engine)
+        prefetcher?.upper = tiers
         backlog = Self.backlog(staged, configuration)
         if let backlog { staged.dirtyLimit = backlog.limit }
         staged.observer = self
@@ -91,6 +97,7 @@ package final class TieredStore {
     }
 
     deinit {
+        prefetcher?.upper = nil
         staged.observer = nil
         staged.gate = nil
     }
@@ -100,8 +107,10 @@ package final class TieredStore {
     /// Does what there is to do; whether anything moved.
     @discardableResult
     package func pump() -> Bool {
+        // Up from staging before up into it: what is copied makes room for what comes.
+        let copied = tiers?.advance() ?? false
         let begun = prefetcher?.advance() ?? false
-        let progressed = staged.pump() || begun
+        let progressed = staged.pump() || begun || copied
         let now = staged.log.clock.monotonic
         // What was begun early stands before whatever is claimed from now on.
         if begun || now >= looked &+ Self.lookPeriod {
@@ -161,7 +170,7 @@ package final class TieredStore {
     }
 
     /// Whether nothing is under way; blocks that wait to be brought early do not count.
-    package var isIdle: Bool { staged.isIdle }
+    package var isIdle: Bool { staged.isIdle && tiers?.isIdle ?? true }
 
     package var isRecovered: Bool { staged.isRecovered }
 
@@ -196,14 +205,63 @@ package final class TieredStore {
             guard staged.log.namespaces.isLive(hint.namespaceSlot) else { return }
             // The tail first, so that the head ends the most recent.
             for key in keys.reversed() { touch(key, hint) }
+        case .admitted, .evicted: engineTold(hint, keys)
+        case .session:
+            foretell(hint, keys)
+            prefetcher?.hint(hint, keys: keys)
         default: prefetcher?.hint(hint, keys: keys)
+        }
+    }
+
+    /// The engine has taken blocks into its own memory, or let them go.
+    private func engineTold(_ hint: Hint, _ keys: UnsafeBufferPointer<UnsafeRawBufferPointer>) {
+        guard let tiers else { return }
+        if hint.kind == .evicted, keys.isEmpty, !hint.continues { return tiers.evictedAll() }
+        guard staged.log.namespaces.isLive(hint.namespaceSlot) else { return }
+        // The tail first, so that the head ends the most recent, or leaves last.
+        for key in keys.reversed() {
+            let fingerprint = staged.log.fingerprint(hint.namespaceSlot, key)
+            if hint.kind == .admitted {
+                tiers.admitted(fingerprint)
+            } else {
+                tiers.evicted(fingerprint)
+            }
+        }
+    }
+
+    /// What is said of a session is said of its blocks: it orders who leaves staging first.
+    private func foretell(_ hint: Hint, _ keys: UnsafeBufferPointer<UnsafeRawBufferPointer>) {
+        guard let arena = staged.arena, staged.log.namespaces.isLive(hint.namespaceSlot) else {
+            return
+        }
+        let outlook: Outlook =
+            switch hint.state {
+            case .open, .idle: .returns
+            case .toolPending: .returnsSoon
+            case .oneShot, .closed: .ends
+            }
+        var continues = hint.continues
+        for key in keys {
+            let name = staged.log.fingerprint(hint.namespaceSlot, key).stagingKey
+            guard let found = arena.find(name), found.state.isVisible else {
+                continues = false
+                continue
+            }
+            arena.foretell(found.slot, outlook, continues: continues)
+            continues = true
         }
     }
 
     /// The key was used elsewhere, or some of its shards were.
     private func touch(_ key: UnsafeRawBufferPointer, _ hint: Hint) {
         let fingerprint = staged.log.fingerprint(hint.namespaceSlot, key)
-        guard hint.shardCount > 0 else { return staged.touch(fingerprint) }
+        guard hint.shardCount > 0 else {
+            guard tiers?.touched(fingerprint) == true else { return staged.touch(fingerprint) }
+            // Used above: that is no reason to keep it in staging, too.
+            staged.log.touched(fingerprint)
+            accessed(Access(kind: .touch, fingerprint: fingerprint))
+            return
+        }
         staged.touch(fingerprint.part(Int(hint.firstShard), Int(hint.shardCount)))
         var access = Access(kind: .touch, fingerprint: fingerprint)
         access.namespaceSlot = hint.namespaceSlot
@@ -215,9 +273,12 @@ package final class TieredStore {
 
     /// Bytes of the tables beside the staged store's own.
     package var memoryBytes: Int {
-        guard prefetcher != nil, let arena = staged.arena else { return 0 }
-        return Prefetcher.memoryBytes(
-            configuration.prefetch, residents: arena.residentCapacity)
+        guard let arena = staged.arena else { return 0 }
+        let tables = TierManager.memoryBytes(configuration.engine)
+        guard prefetcher != nil else { return tables }
+        return tables
+            + Prefetcher.memoryBytes(
+                configuration.prefetch, residents: arena.residentCapacity)
     }
 
     /// What was predicted, and what came of it.
@@ -230,6 +291,7 @@ package final class TieredStore {
     /// Refuses new writes, and brings nothing early, from now on.
     package func beginClose() {
         prefetcher?.stop()
+        tiers?.stop()
         if let wear {
             staged.log.keepWriteBalance(Int64(wear.balance), seconds: wear.seconds, soon: true)
         }
@@ -237,6 +299,7 @@ package final class TieredStore {
     }
 
     package func shutdown() {
+        prefetcher?.upper = nil
         staged.observer = nil
         staged.gate = nil
         staged.shutdown()

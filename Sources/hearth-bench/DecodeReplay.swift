@@ -47,7 +47,7 @@ enum DecodeReplay {
         case .layer?: predictors = recall == nil ? .layer : [.layer, .pages]
         case nil: predictors = recall == nil ? .layer : .pages
         case .all?: predictors = .all
-        case .chain?, .successor?, .oracle?:
+        case .chain?, .successor?, .session?, .oracle?:
             throw BenchError("--decode goes with --prefetch off, layer or all")
         }
         let kind = settings.policies.first.flatMap { ReplacementKind(rawValue: $0.rawValue) }

@@ -102,6 +102,7 @@ final class RealStore: TimedStore {
             case .chain: .chain
             case .successor: .successor
             case .layer: .layer
+            case .session: .session
             case .all: .all
             }
         if shape.slabBytes > 0 { made.overload = .memory }

@@ -12,7 +12,7 @@ struct TimedReplayOptions: ParsableArguments {
     var time: String?
     @Option(
         help: ArgumentHelp(
-            "Brought early: off, chain, successor, layer, all, or oracle, the bound (chain).",
+            "Brought early: off, chain, successor, session, layer, all, or oracle (chain).",
             valueName: "what"))
     var prefetch: String?
     @Option(help: ArgumentHelp("Requests come so many times as fast.", valueName: "x"))

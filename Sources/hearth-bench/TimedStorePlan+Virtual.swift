@@ -73,9 +73,11 @@ extension TimedStorePlan {
             case .chain: .chain
             case .successor: .successor
             case .layer: [.layer, .pages]
+            case .session: .session
             case .all: .all
             }
         made.successors = Int(clamping: capacity / UInt64(max(1, blockBytes))) / 10 * 12 + 1024
+        made.sessionKeys = 1 << 17
         made.bytesInFlight = max(4 * blockBytes, scaled(bytes: made.bytesInFlight))
         made.burstBytes = max(blockBytes, scaled(bytes: made.burstBytes))
         if let device { made.assumedBandwidth = Double(scaled(device.readBandwidth)) }

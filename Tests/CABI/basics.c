@@ -4,7 +4,7 @@
 static void library(void) {
     CHECK(hearth_version() == ((uint32_t)HEARTH_VERSION_MAJOR << 16 | HEARTH_VERSION_MINOR));
     const char *known[] = {"dir", "io_uring", "region-shared", "region-device", "lease", "hints",
-                           "list", "prefix-ask"};
+                           "list", "prefix-ask", "engine-memory"};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         CHECK(hearth_has_feature(known[i]) == 1);
     }
@@ -224,6 +224,91 @@ static void hints(hearth_store store, hearth_namespace space) {
     CHECK(hearth_hint(store, NULL, 0, NULL, 0, NULL, 0) == 0);
 }
 
+/* An engine with memory of its own: eight places, filled by announced blocks. */
+enum { ENGINE_BYTES = 9000, ENGINE_PLACES = 8 };
+typedef struct engine {
+    char memory[ENGINE_PLACES][ENGINE_BYTES];
+    char keys[ENGINE_PLACES][32];
+    uint64_t later[ENGINE_PLACES];
+    volatile uint32_t count;
+} engine;
+
+static int32_t take_up(uintptr_t context, const hearth_promotion *block) {
+    engine *all = (engine *)context;
+    if (all->count == ENGINE_PLACES) return HEARTH_PROMOTE_REFUSED;
+    if (block->length != ENGINE_BYTES || block->key_length >= 32 || block->request != 5) return -1;
+    uint32_t place = all->count;
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < block->run_count; i++) {
+        memcpy(all->memory[place] + at, block->runs[i].address, block->runs[i].length);
+        at += block->runs[i].length;
+    }
+    memcpy(all->keys[place], block->key, block->key_length);
+    all->later[place] = place % 2 ? block->token : 0;
+    __atomic_store_n(&all->count, place + 1, __ATOMIC_RELEASE);
+    return place % 2 ? HEARTH_PROMOTING : HEARTH_PROMOTED;
+}
+
+static void engine_memory(const char *below) {
+    static const char *const options[] = {
+        "capacity=512M", "segment=4M", "max_block=256K", "memory=128M", "staging=32M",
+        "index_entries=65536", "engine_memory=1M", "engine_high=0.9", "engine_low=0.5", NULL};
+    static engine all;
+    CHECK(sizeof(hearth_promotion) == 88);
+    hearth_store store = 0;
+    hearth_queue queue = 0;
+    MUST(hearth_open(new_endpoint(below, "engine"), options, &store));
+    hearth_namespace space = open_space(store, "m");
+    MUST(hearth_queue_open(store, 128, NULL, NULL, &queue));
+    char value[ENGINE_BYTES], names[ENGINE_PLACES * 32] = {0};
+    hearth_span keys[ENGINE_PLACES];
+    for (uint32_t i = 0; i < ENGINE_PLACES; i++) {
+        char *name = names + i * 32;
+        keys[i].offset = i * 32;
+        keys[i].length = (uint32_t)snprintf(name, 32, "up %u", i);
+        fill(value, sizeof value, 100 + i);
+        CHECK(run(queue, space, HEARTH_PUT, 0, name, value, sizeof value).status == HEARTH_STORED);
+    }
+    CHECK(hearth_promotions(space, take_up, (uintptr_t)&all) == 0);
+    hearth_hint_message hint;
+    memset(&hint, 0, sizeof hint);
+    hint.space = space;
+    hint.kind = HEARTH_HINT_CHAIN;
+    hint.request = 5;
+    hint.when_ns = 20 * SECOND;
+    hint.key_count = ENGINE_PLACES;
+    CHECK(hearth_hint(store, &hint, 1, names, sizeof names, keys, ENGINE_PLACES) == 1);
+    for (int i = 0; i < 1000 && __atomic_load_n(&all.count, __ATOMIC_ACQUIRE) < ENGINE_PLACES; i++)
+        usleep(10000);
+    CHECK(all.count == ENGINE_PLACES);
+    for (uint32_t i = 0; i < ENGINE_PLACES; i++) {
+        unsigned number = 99;
+        CHECK(sscanf(all.keys[i], "up %u", &number) == 1 && number < ENGINE_PLACES);
+        fill(value, sizeof value, 100 + number);
+        CHECK(!memcmp(value, all.memory[i], sizeof value));
+        if (all.later[i]) CHECK(hearth_promoted(store, all.later[i], 1) == 0);
+    }
+    CHECK(hearth_promoted(store, 12345678901ull, 1) == 0); /* counted, no more */
+    hint.kind = HEARTH_HINT_EVICTED;
+    hint.key_count = 2;
+    CHECK(hearth_hint(store, &hint, 1, names, sizeof names, keys, 2) == 1);
+    hint.kind = HEARTH_HINT_ADMITTED;
+    hint.key_count = 0;
+    CHECK(hearth_hint(store, &hint, 1, NULL, 0, NULL, 0) == 0);
+    CHECK(hearth_promotions(space, NULL, 0) == 0);
+    static char text[1 << 16];
+    int found = 0;
+    for (int i = 0; i < 500 && !found; i++) {
+        CHECK(hearth_statistics(store, HEARTH_JSON, text, sizeof text) > 0);
+        found = strstr(text, "\"held\":6,") != NULL && strstr(text, "\"strayEnds\":1,") != NULL;
+        if (!found) usleep(10000);
+    }
+    CHECK(found);
+    CHECK(strstr(text, "\"promotions\":8,\"promotedBytes\":72000,\"demotions\":2,") != NULL);
+    CHECK(hearth_close(store) == 0);
+    CHECK(hearth_promotions(space, take_up, 0) < 0 && hearth_promoted(store, 1, 1) < 0);
+}
+
 static void statistics(hearth_store store) {
     int64_t needed = hearth_statistics(store, HEARTH_JSON, NULL, 0);
     CHECK(needed > 1000);
@@ -276,5 +361,6 @@ int main(int count, char **words) {
     CHECK(run(queue, space, HEARTH_GET, 0, "block 5", out, sizeof out).status == HEARTH_HIT);
     CHECK(run(queue, space, HEARTH_GET, 0, "block 4", out, sizeof out).status == HEARTH_MISS);
     CHECK(hearth_close(store) == 0);
+    engine_memory(words[1]);
     return finish("basics");
 }

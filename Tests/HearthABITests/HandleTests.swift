@@ -122,7 +122,8 @@ private final class Thing: Sendable {}
             (.chain, HEARTH_HINT_CHAIN), (.pages, HEARTH_HINT_PAGES),
             (.progress, HEARTH_HINT_PROGRESS), (.session, HEARTH_HINT_SESSION),
             (.touched, HEARTH_HINT_TOUCHED), (.cancel, HEARTH_HINT_CANCEL),
-            (.release, HEARTH_HINT_RELEASE),
+            (.release, HEARTH_HINT_RELEASE), (.admitted, HEARTH_HINT_ADMITTED),
+            (.evicted, HEARTH_HINT_EVICTED),
         ]
         #expect(hints.count == HintKind.allCases.count)
         for (core, header) in hints { #expect(core.rawValue == header.rawValue) }

@@ -104,7 +104,7 @@ import Testing
     }
 
     @Test(arguments: [
-        ("prefetch", "session"), ("claim", "some"), ("time", "wall"), ("device-model", "fit"),
+        ("prefetch", "sessions"), ("claim", "some"), ("time", "wall"), ("device-model", "fit"),
         ("device-model", "bw=0"), ("load", "0"), ("layers", "0"), ("speed", "-1"),
     ])
     func whatIsNotThereIsRefused(_ name: String, _ text: String) {

@@ -16,8 +16,8 @@
  * Threads. Every function may be called from any thread at any time unless it says otherwise.
  * Functions that wait say so. Completions of one queue may be polled by several threads; each is
  * given out once. A callback runs on the store's own thread: it must not wait, and may call only
- * hearth_submit, hearth_hint, hearth_contains, hearth_prefix, hearth_prefix_worth, hearth_computed
- * and hearth_lease_end.
+ * hearth_submit, hearth_hint, hearth_contains, hearth_prefix, hearth_prefix_worth, hearth_computed,
+ * hearth_promoted and hearth_lease_end.
  *
  * Fork. A store does not live on in the child of a fork: every call there is HEARTH_E_FORKED. Open
  * the store in the process that uses it ("spawn" in Python).
@@ -195,7 +195,7 @@ typedef struct hearth_completion {
 /* major << 16 | minor of the library. */
 uint32_t hearth_version(void);
 /* 1 if the library has the feature, else 0. Known: "dir", "unix", "io_uring", "region-shared",
- * "region-device", "lease", "hints", "list", "prefix-ask". */
+ * "region-device", "lease", "hints", "list", "prefix-ask", "engine-memory". */
 int32_t hearth_has_feature(const char *name);
 /* What went wrong in this thread's last failing call: one line; valid until its next call. */
 const char *hearth_error_message(void);
@@ -212,7 +212,9 @@ const char *hearth_reason_name(uint32_t reason);
  * take K, M, G, T, KiB ... (powers of 1024). capacity or value_bytes is needed. The names:
  *   capacity, value_bytes (sets capacity so that so many bytes of values of block size fit),
  *   mode=cache|store, open=quiet|strict|fresh, max_block, segment, memory, staging, slab,
- *   staging_mode=inclusive|exclusive, prefetch=off|chain|successor|layer|all,
+ *   staging_mode=inclusive|exclusive, prefetch=off|chain|successor|session|layer|all,
+ *   engine_memory (bytes of the engine's own for blocks, 0: not known), engine_high, engine_low
+ *   (shares of it, decimal, at which copying into it ends and begins again),
  *   overload=wait|memory, write_on=insert|again, write_budget (bytes a day, 0 for none),
  *   index_entries, expected_block, table_cache,
  *   driver=auto|io_uring|threads, queue_depth, operations, group, group_buffers, clean_segments,
@@ -381,7 +383,9 @@ typedef enum hearth_hint_kind {
     HEARTH_HINT_SESSION = 3,  /* hearth_session_state of a session; when_ns: expected return */
     HEARTH_HINT_TOUCHED = 4,  /* the keys were used elsewhere */
     HEARTH_HINT_CANCEL = 5,   /* what was hinted of the request will not come */
-    HEARTH_HINT_RELEASE = 6   /* the keys are not needed soon */
+    HEARTH_HINT_RELEASE = 6,  /* the keys are not needed soon */
+    HEARTH_HINT_ADMITTED = 7, /* the engine holds the keys' blocks in its own memory from now on */
+    HEARTH_HINT_EVICTED = 8   /* it does not any more; without keys: none at all */
 } hearth_hint_kind;
 
 typedef enum hearth_session_state {
@@ -416,6 +420,46 @@ typedef struct hearth_hint_message {
 int64_t hearth_hint(hearth_store store, const hearth_hint_message *hints, uint32_t count,
                     const void *data, uint64_t data_bytes, const hearth_span *keys,
                     uint32_t key_count);
+
+/* --- The engine's own memory ------------------------------------------------------------- */
+
+/* With the option engine_memory the engine may report, by hints, what blocks it holds itself
+ * (HEARTH_HINT_ADMITTED, _TOUCHED, _EVICTED): these leave the DRAM tier first, are not brought into
+ * it, and come back as used just now when they are let go. And it may give a function by which
+ * announced blocks go all the way. Feature "engine-memory". */
+
+/* A block in the DRAM tier that the engine could take. 88 bytes. */
+typedef struct hearth_promotion {
+    uint64_t token;   /* for hearth_promoted */
+    uint64_t request; /* the announced request that is due first, 0 for none */
+    uint64_t when_ns; /* in how long it is due */
+    uint64_t version;
+    uint64_t length;  /* bytes of the value */
+    const void *key;  /* readable during the call */
+    uint32_t key_length;
+    uint32_t shard_count;
+    uint32_t layout;  /* HEARTH_PACKED, HEARTH_ALIGNED: the runs hold the gaps, too */
+    uint32_t run_count;
+    const hearth_run *runs; /* the list is readable during the call, the memory until the end */
+    uint64_t reserved[2];
+} hearth_promotion;
+
+/* What a function for promotion returns; anything else is a copy that failed. */
+enum {
+    HEARTH_PROMOTED = 0,       /* the block is copied */
+    HEARTH_PROMOTING = 1,      /* the copy is under way: hearth_promoted tells its end */
+    HEARTH_PROMOTE_REFUSED = 2 /* no room for it, or not wanted */
+};
+
+/* Called on the store's own thread, for announced blocks, those due first first, while the engine
+ * holds less than engine_high of its memory; see the thread rules above. */
+typedef int32_t (*hearth_promote)(uintptr_t context, const hearth_promotion *block);
+/* Sets the function of a namespace, or with NULL takes it away; copies under way go on. What is
+ * copied counts as held, as if it had been reported. */
+int32_t hearth_promotions(hearth_namespace space, hearth_promote promote, uintptr_t context);
+/* A copy that was under way has ended, well (1) or not (0); any thread. Closing the
+ * store waits up to 5 seconds for copies under way. */
+int32_t hearth_promoted(hearth_store store, uint64_t token, uint32_t well);
 
 #ifdef __cplusplus
 }

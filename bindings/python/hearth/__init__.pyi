@@ -87,7 +87,8 @@ class Store:
     def queue(self, capacity: int = 4096) -> "Queue": ...
     def hint(
         self,
-        kind: Literal["chain", "pages", "progress", "session", "touched", "cancel", "release"],
+        kind: Literal["chain", "pages", "progress", "session", "touched", "cancel", "release",
+                      "admitted", "evicted"],
         *, space: "Namespace | None" = None, keys: Sequence[bytes] = (), request: int = 0,
         session: int = 0, when_ns: int = 0,
         state: Literal["open", "tool-pending", "idle", "one-shot", "closed"] = "open",

@@ -9,7 +9,8 @@ PyObject *store_hint(StoreObject *store, PyObject *const *arguments, Py_ssize_t 
         {"kind", "space", "keys", "request", "session", "when_ns", "state", "step", "layer",
          "first", "number", "confidence"}};
     static const char *const kinds[] = {
-        "chain", "pages", "progress", "session", "touched", "cancel", "release", NULL};
+        "chain", "pages", "progress", "session", "touched", "cancel", "release",
+        "admitted", "evicted", NULL};
     static const char *const states[] = {
         "open", "tool-pending", "idle", "one-shot", "closed", NULL};
     PyObject *values[12];

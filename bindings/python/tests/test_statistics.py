@@ -41,13 +41,13 @@ KINDS = {
         "step": 1, "layer": 2, "first": 0, "number": 4, "confidence": 0.5},
     "progress": {"request": 7, "step": 3, "layer": 4}, "session": {
         "session": 9, "state": "tool-pending", "when_ns": 5},
-    "touched": {}, "cancel": {"request": 7}, "release": {},
+    "touched": {}, "cancel": {"request": 7}, "release": {}, "admitted": {}, "evicted": {},
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hints_are_taken(store, space, kind):
-    keys = space.keys(3) if kind in ("chain", "pages", "touched", "release") else []
+    keys = space.keys(3) if kind in ("chain", "pages", "touched", "release", "admitted") else []
     how = {"space": space.ns, "keys": keys} if keys else {}
     assert store.hint(kind, **how, **KINDS[kind]) == 1
 

@@ -353,11 +353,13 @@ class HearthTier(SecondaryTierManager):
         self._learn()
         request = req_context.req_id
         keys = self._chains.end(request)
-        if keys:
-            self._hint("release", space=self._space, keys=keys, request=_number(request))
         session = _session(req_context)
         if session:
-            self._hint("session", request=_number(request), session=session, state="idle")
+            # It may go on, and read them again: when is for the store to learn.
+            what = {"space": self._space, "keys": keys} if keys else {}
+            self._hint("session", request=_number(request), session=session, state="idle", **what)
+        elif keys:
+            self._hint("release", space=self._space, keys=keys, request=_number(request))
 
     def _hint(self, kind: Any, **what: Any) -> None:
         """A hint is advice: one that is not taken must not stop the engine."""
