@@ -1,6 +1,7 @@
 // The row about compaction while the store runs: a store in store mode, most of it alive, whose
-// blocks are replaced at random for a while. Nothing may be evicted, so that room comes only from
-// what died; it tells the rate, what it cost in writes, and how long the slowest put took.
+// blocks are replaced at random for a while, some more often than others. Nothing may be evicted,
+// so that room comes only from what died; it tells the rate, what it cost in writes, and how long
+// the slowest put took.
 
 import BenchKit
 import BlockIO
@@ -16,11 +17,15 @@ enum ReplaceRow {
         var depth: Int
         var livePercent: UInt64
         var blockBytes: Int
+        /// Of the keys, those that get so many of the replaces; the others share what is left.
+        var hotPercent: UInt64
+        var hotWritesPercent: UInt64
         var seed: UInt64
     }
 
     static let options = [
-        "directory", "size", "turns", "iodepth", "live-percent", "block-bytes", "seed",
+        "directory", "size", "turns", "iodepth", "live-percent", "block-bytes", "hot-percent",
+        "hot-writes-percent", "seed",
     ]
 
     static func plan(_ options: RowOptions) throws(UsageError) -> Plan {
@@ -31,6 +36,8 @@ enum ReplaceRow {
             depth: Int(try options.integer("iodepth", default: 16, in: 1...256)),
             livePercent: try options.integer("live-percent", default: 90, in: 1...99),
             blockBytes: Int(try options.size("block-bytes", default: 64 << 10)),
+            hotPercent: try options.integer("hot-percent", default: 50, in: 1...99),
+            hotWritesPercent: try options.integer("hot-writes-percent", default: 50, in: 0...100),
             seed: try options.integer("seed", default: 1, in: 0...UInt64.max))
     }
 
@@ -108,7 +115,7 @@ private final class ReplaceRun {
         let before = try kv.statistics()
         let begin = monotonicNanoseconds()
         let count = plan.turns * plan.size / UInt64(plan.blockBytes)
-        try run(count: count) { random.below(keys) }
+        try run(count: count) { drawn() }
         let seconds = Double(monotonicNanoseconds() - begin) / 1e9
         let after = try kv.statistics()
         kv.unregister(region)
@@ -122,6 +129,13 @@ private final class ReplaceRun {
             ("refused", .unsigned(refused)),
             ("longest_ms", .number(Double(longest) / 1e6)), ("seconds", .number(seconds)),
         ]
+    }
+
+    /// The key that is replaced next.
+    private func drawn() -> UInt64 {
+        let hot = keys * plan.hotPercent / 100
+        let isHot = random.below(100) < plan.hotWritesPercent
+        return isHot ? random.below(hot) : hot + random.below(keys - hot)
     }
 
     private func run(count: UInt64, key: () -> UInt64) throws(BenchError) {
