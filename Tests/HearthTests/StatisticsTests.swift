@@ -46,7 +46,7 @@ import Testing
             object.keys.sorted() == [
                 "deletes", "devices", "driver", "durableVersion", "gets", "hints", "memory",
                 "prefetch", "prefixes", "puts", "reads", "reclaim", "recording", "recovery",
-                "scrub", "space",
+                "scrub", "space", "tiers",
                 "trouble", "writes",
             ])
         let gets = try #require(object["gets"] as? [String: Any])
