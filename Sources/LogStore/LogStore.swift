@@ -140,7 +140,7 @@ package final class LogStore {
     @exclusivity(unchecked) var discard = Discarder()
     /// A read not yet handed to the driver, to which its neighbour on disk may still be joined.
     @exclusivity(unchecked) var joinable = JoinableRead()
-    @exclusivity(unchecked) package internal(set) var readOnly = false
+    @exclusivity(unchecked) package var readOnly = false
     @exclusivity(unchecked) package internal(set) var closing = false
     /// In `strict`, what recovery found damaged: the store is to be closed, and takes no writes.
     package internal(set) var recoveryFailure: StoreError?
