@@ -1,6 +1,6 @@
 // Victims: which segment is emptied next. In cache mode the oldest, or one little younger that is
 // much emptier; in store mode one that holds nothing alive, else, when enough of the device is
-// dead, the one that is worth most.
+// dead, the one that is emptiest.
 
 import SegmentFormat
 
@@ -92,7 +92,7 @@ extension LogStore {
         if configuration.mode == .cache, !rewriting, let dead = deadVictim(device) { return dead }
         let oldest = oldestVictim(device) ?? oldestVictim(device, unreadable: true)
         if rewriting { return oldest }
-        guard let oldest else { return configuration.mode == .store ? worthiest(device) : nil }
+        guard let oldest else { return configuration.mode == .store ? emptiest(device) : nil }
         return configuration.mode == .cache ? cheaper(device, than: oldest) : oldest
     }
 
@@ -159,42 +159,29 @@ extension LogStore {
 
     private static let fewOldest = 4
 
-    /// Store mode: the segment that is worth most, if so much of the device is dead that emptying
-    /// segments gains whole ones, and there is room for what is alive in it.
-    private func worthiest(_ device: Int) -> UInt32? {
-        var best: (id: UInt32, worth: Double)?
+    /// Store mode: the emptiest segment, if so much of the device is dead that emptying segments
+    /// gains whole ones, and there is room for what is alive in it.
+    private func emptiest(_ device: Int) -> UInt32? {
+        var best: UInt32?
         var dead: UInt64 = 0
-        let spare = reclaimers[device].clean.count > reservedForRecords(device)
-        let all = segmentPages - segmentPages / 32
-        let room = spare ? all : min(all, reinsertedRoom(device))
         for local in 0..<segments.counts[device] {
             let id = SegmentTable.id(device: device, local: local)
-            let state = segments.pointer(id)
-            guard state.pointee.state == .sealed, state.pointee.minValueVersion != UInt64.max,
-                !state.pointee.holdsUnreadable
+            let state = segments[id]
+            guard state.state == .sealed, state.minValueVersion != UInt64.max,
+                !state.holdsUnreadable
             else { continue }
-            let (pages, blocks) = (state.pointee.livePages, state.pointee.liveBlocks)
             // Blocks that died, at the size of those that live: what is lost to padding and at a
             // segment's end is lost again when it is written again.
-            guard state.pointee.recordCount > blocks, isVictim(id) else { continue }
-            dead +=
-                UInt64(state.pointee.recordCount - blocks) * UInt64(pages) / UInt64(max(1, blocks))
-            guard Self.rewritten(pages) < room else { continue }
-            let worth = worth(state.pointee)
-            if best.map({ worth > $0.worth }) ?? true { best = (id, worth) }
+            guard state.recordCount > state.liveBlocks, isVictim(id) else { continue }
+            let died = UInt64(state.recordCount - state.liveBlocks)
+            dead += died * UInt64(state.livePages) / UInt64(max(1, state.liveBlocks))
+            if best.map({ state.livePages < segments[$0].livePages }) ?? true { best = id }
         }
         guard let best, dead > UInt64(segmentPages) / 8 * 9 else { return nil }
-        return best.id
-    }
-
-    /// What emptying a segment gains over what it costs, by how long that will last: in an old one
-    /// hardly anything dies any more, and what is dead in a young one would soon be more. The root
-    /// of the age does not let that go too far where all blocks live equally long.
-    private func worth(_ state: Segment) -> Double {
-        let live = Double(state.livePages)
-        let all = Double(segmentPages)
-        let age = Double(max(1, nextGeneration - min(nextGeneration, state.generation)))
-        return (all - live) / (all + live) * age.squareRoot()
+        let needed = Self.rewritten(segments[best].livePages)
+        guard needed + segmentPages / 32 < segmentPages else { return nil }
+        let spare = reclaimers[device].clean.count - reservedForRecords(device)
+        return spare > 0 || reinsertedRoom(device) > needed ? best : nil
     }
 
     /// Pages that live ones take once they are written again, close together.
