@@ -18,7 +18,7 @@ extension Statistics {
             public var held: UInt64 = 0
             /// Uses that it served.
             public var hits: UInt64 = 0
-            /// Blocks that came up into it ahead of being asked for, and their value bytes.
+            /// Blocks that came up into it ahead of being asked for.
             public var promotions: UInt64 = 0
             /// Their value bytes.
             public var promotedBytes: UInt64 = 0

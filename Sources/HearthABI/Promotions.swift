@@ -64,7 +64,8 @@ private func call(
 @c(hearth_promoted)
 public func hearthPromoted(_ store: UInt64, _ token: UInt64, _ well: UInt32) -> Int32 {
     status { () throws(Failure) in
-        let found = try OpenStore.find(store)
+        // Also of one that is closing, which waits for just that.
+        let found = try Registry.current.stores.find(store)
         guard found.store.promotionEnded(token, succeeded: well != 0) else { throw .closed }
     }
 }

@@ -71,7 +71,6 @@ struct QueuedRequest {
     var marks: Int32 = -1
     /// Blocks in the queue, and unused residents.
     var uses: Int32 = 0
-    var heapAt: Int32 = -1
     var hashNext: Int32 = -1
     var isUsed = false
 }
@@ -97,8 +96,7 @@ final class PrefetchQueue {
     private let blockMask: Int
     private let requestHash: UnsafeMutablePointer<Int32>
     private let requestMask: Int
-    private let heap: UnsafeMutablePointer<Int32>
-    private var heapCount = 0
+    @exclusivity(unchecked) private var heap: IndexHeap
     private var order: UInt64 = 0
     private let longMemory: UnsafeMutableRawPointer
     private let freeLong: UnsafeMutablePointer<Int32>
@@ -130,7 +128,7 @@ final class PrefetchQueue {
         requestHash = .allocate(capacity: requestSize)
         requestHash.initialize(repeating: -1, count: requestSize)
         requestMask = requestSize - 1
-        heap = .allocate(capacity: requestCapacity)
+        heap = IndexHeap(capacity: requestCapacity)
         let longKeys = Self.longKeys(blockCapacity)
         longMemory = .allocate(
             byteCount: max(1, longKeys) * FormatConstants.maxKeyBytes, alignment: 64)
@@ -152,7 +150,8 @@ final class PrefetchQueue {
     /// Bytes that a queue of this size takes.
     static func memoryBytes(blocks: Int, requests: Int) -> Int {
         blocks * (MemoryLayout<QueuedBlock>.stride + 16)
-            + requests * (MemoryLayout<QueuedRequest>.stride + 12)
+            + requests * (MemoryLayout<QueuedRequest>.stride + 8)
+            + IndexHeap.memoryBytes(capacity: requests)
             + longKeys(blocks) * (FormatConstants.maxKeyBytes + 4)
     }
 
@@ -198,11 +197,7 @@ final class PrefetchQueue {
     func setDue(_ request: Int32, _ due: UInt64) {
         guard requests[Int(request)].due != due else { return }
         requests[Int(request)].due = due
-        let at = requests[Int(request)].heapAt
-        if at >= 0 {
-            siftUp(Int(at))
-            siftDown(Int(requests[Int(request)].heapAt))
-        }
+        if heap.contains(request) { push(request) }
     }
 
     func retain(_ request: Int32) { requests[Int(request)].uses += 1 }
@@ -302,7 +297,7 @@ final class PrefetchQueue {
         }
         owner.pointee.tail = index
         waiting += 1
-        if owner.pointee.heapAt < 0 { push(block.pointee.request) }
+        if !heap.contains(block.pointee.request) { push(block.pointee.request) }
     }
 
     private func keyMemory(_ index: Int32) -> UnsafeMutableRawPointer {
@@ -320,7 +315,7 @@ final class PrefetchQueue {
     }
 
     /// The block to bring next, -1 for none.
-    var first: Int32 { heapCount == 0 ? -1 : requests[Int(heap[0])].head }
+    var first: Int32 { heap.first < 0 ? -1 : requests[Int(heap.first)].head }
 
     /// The block's reading begins.
     func begin(_ index: Int32) {
@@ -357,7 +352,7 @@ final class PrefetchQueue {
         }
         owner.pointee.head = index
         waiting += 1
-        if owner.pointee.heapAt < 0 { push(block.pointee.request) }
+        if !heap.contains(block.pointee.request) { push(block.pointee.request) }
     }
 
     /// Takes the block out, whatever its state; its request keeps one use less, and is not freed
@@ -401,60 +396,11 @@ final class PrefetchQueue {
         block.pointee.next = -1
         block.pointee.previous = -1
         waiting -= 1
-        if owner.pointee.head < 0 { pull(request) }
-    }
-
-    // MARK: The heap of requests
-
-    private func isBefore(_ a: Int32, _ b: Int32) -> Bool {
-        let (x, y) = (requests[Int(a)], requests[Int(b)])
-        return x.due != y.due ? x.due < y.due : x.order < y.order
-    }
-
-    private func place(_ request: Int32, _ at: Int) {
-        heap[at] = request
-        requests[Int(request)].heapAt = Int32(at)
+        if owner.pointee.head < 0 { heap.remove(request) }
     }
 
     private func push(_ request: Int32) {
-        place(request, heapCount)
-        heapCount += 1
-        siftUp(heapCount - 1)
-    }
-
-    private func pull(_ request: Int32) {
-        let at = Int(requests[Int(request)].heapAt)
-        guard at >= 0 else { return }
-        requests[Int(request)].heapAt = -1
-        heapCount -= 1
-        guard at < heapCount else { return }
-        let moved = heap[heapCount]
-        place(moved, at)
-        siftUp(at)
-        siftDown(Int(requests[Int(moved)].heapAt))
-    }
-
-    private func siftUp(_ from: Int) {
-        var at = from
-        let moved = heap[at]
-        while at > 0, isBefore(moved, heap[(at - 1) / 2]) {
-            place(heap[(at - 1) / 2], at)
-            at = (at - 1) / 2
-        }
-        place(moved, at)
-    }
-
-    private func siftDown(_ from: Int) {
-        var at = from
-        let moved = heap[at]
-        while true {
-            var child = 2 * at + 1
-            guard child < heapCount else { break }
-            if child + 1 < heapCount, isBefore(heap[child + 1], heap[child]) { child += 1 }
-            guard isBefore(heap[child], moved) else { break }
-            place(heap[child], at)
-            at = child
-        }
-        place(moved, at)
+        let (due, order) = (requests[Int(request)].due, requests[Int(request)].order)
+        heap.set(request, key: due, order: order)
     }
 }

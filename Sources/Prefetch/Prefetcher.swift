@@ -177,16 +177,12 @@ package final class Prefetcher {
             if active >= 0 {
                 // The one that needs it first is the one that waits for it.
                 let isLater = queue.due(active) > queue.requests[Int(request)].due
-                let maySleep =
+                let mayGiveWay =
                     queue.dormants(fingerprint).count < PrefetchQueue.dormantsABlock - 1
-                if !isTold || queue.blocks[Int(active)].isInFlight || !isLater {
+                if !isTold || queue.blocks[Int(active)].isInFlight || !isLater || !mayGiveWay {
                     found = .twice
-                } else if maySleep {
-                    queue.sleepWaiting(active)
                 } else {
-                    // As many sleep over it as may: the later one is forgotten.
-                    counts.forgotten += 1
-                    drop(active)
+                    queue.sleepWaiting(active)
                 }
             } else if log.lookup(fingerprint).entry.map({ $0.isDamaged }) ?? true {
                 found = .absent

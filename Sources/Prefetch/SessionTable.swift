@@ -28,8 +28,6 @@ struct TrackedSession {
     var due: UInt64 = 0
     /// Up to which age its waiting is in what was learnt.
     var learnt: UInt64 = 0
-    /// When it is looked at next; it is in the heap then.
-    var lookAt: UInt64 = 0
     var instanceLow: UInt32 = 0
     var turns: UInt32 = 0
     var keys: Int32 = 0
@@ -39,7 +37,6 @@ struct TrackedSession {
     var cursor: Int32 = -1
     /// The queue's request that stands for it, -1 for none.
     var request: Int32 = -1
-    var heapAt: Int32 = -1
     var idNext: Int32 = -1
     var leafNext: Int32 = -1
     var older: Int32 = -1
@@ -63,8 +60,8 @@ struct SessionTable {
     private let idHash: UnsafeMutablePointer<Int32>
     private let leafHash: UnsafeMutablePointer<Int32>
     private let mask: Int
-    private let heap: UnsafeMutablePointer<Int32>
-    private var heapCount = 0
+    /// By when they are to be looked at.
+    private var looks: IndexHeap
     private var freeSession: Int32 = 0
     private var freeKey: Int32 = 0
     private(set) var oldest: Int32 = -1
@@ -89,7 +86,7 @@ struct SessionTable {
         idHash.initialize(repeating: -1, count: size)
         leafHash = .allocate(capacity: size)
         leafHash.initialize(repeating: -1, count: size)
-        heap = .allocate(capacity: self.capacity)
+        looks = IndexHeap(capacity: self.capacity)
     }
 
     func deallocate() {
@@ -97,7 +94,7 @@ struct SessionTable {
         keys.deallocate()
         idHash.deallocate()
         leafHash.deallocate()
-        heap.deallocate()
+        looks.deallocate()
     }
 
     private static func hashSize(_ capacity: Int) -> Int {
@@ -108,7 +105,8 @@ struct SessionTable {
 
     static func memoryBytes(sessions: Int, keys: Int) -> Int {
         let capacity = max(1, sessions)
-        return capacity * (MemoryLayout<TrackedSession>.stride + 4) + 8 * hashSize(capacity)
+        return capacity * MemoryLayout<TrackedSession>.stride + 8 * hashSize(capacity)
+            + IndexHeap.memoryBytes(capacity: capacity)
             + max(1, keys) * MemoryLayout<SessionKey>.stride
     }
 
@@ -255,65 +253,11 @@ struct SessionTable {
     // MARK: When to look
 
     /// The session to be looked at first, -1 for none.
-    var first: Int32 { heapCount == 0 ? -1 : heap[0] }
+    var first: Int32 { looks.first }
 
-    var nextLook: UInt64 { heapCount == 0 ? .max : sessions[Int(heap[0])].lookAt }
+    var nextLook: UInt64 { looks.firstKey }
 
-    mutating func schedule(_ index: Int32, at time: UInt64) {
-        sessions[Int(index)].lookAt = time
-        let at = sessions[Int(index)].heapAt
-        if at < 0 {
-            place(index, heapCount)
-            heapCount += 1
-            siftUp(heapCount - 1)
-        } else {
-            siftUp(Int(at))
-            siftDown(Int(sessions[Int(index)].heapAt))
-        }
-    }
+    mutating func schedule(_ index: Int32, at time: UInt64) { looks.set(index, key: time) }
 
-    mutating func unschedule(_ index: Int32) {
-        let at = Int(sessions[Int(index)].heapAt)
-        guard at >= 0 else { return }
-        sessions[Int(index)].heapAt = -1
-        heapCount -= 1
-        guard at < heapCount else { return }
-        let moved = heap[heapCount]
-        place(moved, at)
-        siftUp(at)
-        siftDown(Int(sessions[Int(moved)].heapAt))
-    }
-
-    private func place(_ index: Int32, _ at: Int) {
-        heap[at] = index
-        sessions[Int(index)].heapAt = Int32(at)
-    }
-
-    private func isBefore(_ a: Int32, _ b: Int32) -> Bool {
-        sessions[Int(a)].lookAt < sessions[Int(b)].lookAt
-    }
-
-    private func siftUp(_ from: Int) {
-        var at = from
-        let moved = heap[at]
-        while at > 0, isBefore(moved, heap[(at - 1) / 2]) {
-            place(heap[(at - 1) / 2], at)
-            at = (at - 1) / 2
-        }
-        place(moved, at)
-    }
-
-    private func siftDown(_ from: Int) {
-        var at = from
-        let moved = heap[at]
-        while true {
-            var child = 2 * at + 1
-            guard child < heapCount else { break }
-            if child + 1 < heapCount, isBefore(heap[child + 1], heap[child]) { child += 1 }
-            guard isBefore(heap[child], moved) else { break }
-            place(heap[child], at)
-            at = child
-        }
-        place(moved, at)
-    }
+    mutating func unschedule(_ index: Int32) { looks.remove(index) }
 }

@@ -249,6 +249,20 @@ static int32_t take_up(uintptr_t context, const hearth_promotion *block) {
     return place % 2 ? HEARTH_PROMOTING : HEARTH_PROMOTED;
 }
 
+/* Ends a copy while the store is closing. */
+typedef struct late_end {
+    hearth_store store;
+    uint64_t token;
+    int32_t status;
+} late_end;
+
+static void *end_later(void *argument) {
+    late_end *end = argument;
+    usleep(300000);
+    end->status = hearth_promoted(end->store, end->token, 1);
+    return NULL;
+}
+
 static void engine_memory(const char *below) {
     static const char *const options[] = {
         "capacity=512M", "segment=4M", "max_block=256K", "memory=128M", "staging=32M",
@@ -305,7 +319,25 @@ static void engine_memory(const char *below) {
     }
     CHECK(found);
     CHECK(strstr(text, "\"promotions\":8,\"promotedBytes\":72000,\"demotions\":2,") != NULL);
+    all.count = 0;
+    CHECK(hearth_promotions(space, take_up, (uintptr_t)&all) == 0);
+    hint.kind = HEARTH_HINT_CHAIN;
+    hint.request = 6;
+    hint.when_ns = 30 * SECOND;
+    hint.key_count = 2;
+    CHECK(hearth_hint(store, &hint, 1, names, sizeof names, keys, 2) == 1);
+    for (int i = 0; i < 1000 && __atomic_load_n(&all.count, __ATOMIC_ACQUIRE) < 2; i++)
+        usleep(10000);
+    CHECK(all.count == 2 && all.later[1] != 0);
+    late_end end = {store, all.later[1], 99};
+    pthread_t thread;
+    MUST(pthread_create(&thread, NULL, end_later, &end));
+    struct timespec before, after;
+    clock_gettime(CLOCK_MONOTONIC, &before);
     CHECK(hearth_close(store) == 0);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    pthread_join(thread, NULL);
+    CHECK(end.status == 0 && after.tv_sec - before.tv_sec < 4);
     CHECK(hearth_promotions(space, take_up, 0) < 0 && hearth_promoted(store, 1, 1) < 0);
 }
 

@@ -457,8 +457,8 @@ typedef int32_t (*hearth_promote)(uintptr_t context, const hearth_promotion *blo
 /* Sets the function of a namespace, or with NULL takes it away; copies under way go on. What is
  * copied counts as held, as if it had been reported. */
 int32_t hearth_promotions(hearth_namespace space, hearth_promote promote, uintptr_t context);
-/* A copy that was under way has ended, well (1) or not (0); any thread. Closing the
- * store waits up to 5 seconds for copies under way. */
+/* A copy that was under way has ended, well (1) or not (0); any thread, and also while the store is
+ * closing: that waits up to 5 seconds for copies under way. After it their memory is gone. */
 int32_t hearth_promoted(hearth_store store, uint64_t token, uint32_t well);
 
 #ifdef __cplusplus
