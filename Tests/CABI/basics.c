@@ -257,7 +257,7 @@ typedef struct late_end {
 } late_end;
 
 static void *end_later(void *argument) {
-    late_end *end = argument;
+    late_end *end = (late_end *)argument;
     usleep(300000);
     end->status = hearth_promoted(end->store, end->token, 1);
     return NULL;
