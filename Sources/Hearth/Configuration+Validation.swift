@@ -47,10 +47,12 @@ extension Configuration {
         let entries = effectiveIndexEntries
         split.index = Self.indexBytes(entries: entries)
         split.groupBuffers = groupBuffers * (groupBytes + Self.groupGapBytes)
-        let segmentPages = segmentBytes / FormatConstants.pageBytes
+        let segmentPages = UInt32(segmentBytes / FormatConstants.pageBytes)
+        let footers = WriteStream.footerPages(segmentPages, records: false)
+        // Those of the two streams of records may be longer.
+        let longer = WriteStream.footerPages(segmentPages, records: true) - footers
         split.footers =
-            (max(4, segmentPages / 32) + 1) * FormatConstants.pageBytes
-            * (2 * directories.count + 4)
+            ((footers + 1) * (2 * directories.count + 4) + 2 * longer) * FormatConstants.pageBytes
         // With what is kept about each table, and at least one set of the large ones.
         split.shardTables = effectiveTableCacheBytes / 8 * 9 + (160 << 10)
         // An operation: 1 KiB of key memory, its slots in both layers and in the queue.

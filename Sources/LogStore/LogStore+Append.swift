@@ -256,9 +256,11 @@ extension LogStore {
 
     /// Writes a tombstone or supersede record for `owner`'s key to two segments; `recordsWritten`
     /// is called when both have been written. False: no operation slots; try again later.
-    /// Reclaim carries a copy on into the stream that it lies in (`only`): its twin is elsewhere.
+    /// Reclaim carries a copy on into the stream that it lies in (`only`): its twin is elsewhere,
+    /// or beside it (`besideTwin`).
     func writeRecords(
-        owner: Int32, version: UInt64, supersede: Bool, only: StreamKind? = nil
+        owner: Int32, version: UInt64, supersede: Bool, only: StreamKind? = nil,
+        besideTwin: Bool = false
     ) -> Bool {
         let wanted = only == nil ? 2 : 1
         guard operations.inUse + wanted <= operations.capacity else { return false }
@@ -273,6 +275,7 @@ extension LogStore {
             slot.pointee.version = version
             slot.pointee.supersede = supersede
             slot.pointee.flags = supersede ? [.supersede] : [.tombstone]
+            slot.pointee.besideTwin = besideTwin && only != nil
             operations.setKey(
                 record, operations.key(owner), parent: UnsafeRawBufferPointer(start: nil, count: 0))
             enqueue(record, kind: kind)

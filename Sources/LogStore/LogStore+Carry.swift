@@ -26,7 +26,8 @@ extension LogStore {
             writeRecords(
                 owner: operation, version: view.descriptor.version,
                 supersede: view.descriptor.flags.contains(.supersede),
-                only: streamOfTwin(reclaimers[device].segment))
+                only: streamOfTwin(segments[reclaimers[device].segment]),
+                besideTwin: segments[reclaimers[device].segment].lacksTwins)
         else {
             operations.give(operation)
             return false
@@ -38,11 +39,9 @@ extension LogStore {
 
     /// The one stream that a record of a segment is carried on into, its twin being elsewhere; nil
     /// where it is to have two copies again.
-    private func streamOfTwin(_ segment: UInt32) -> StreamKind? {
-        if segments[segment].lacksTwins, spreading.homes.first != spreading.homes.second {
-            return nil
-        }
-        return StreamKind(rawValue: segments[segment].stream)
+    func streamOfTwin(_ segment: Segment) -> StreamKind? {
+        if segment.lacksTwins, spreading.homes.first != spreading.homes.second { return nil }
+        return StreamKind(rawValue: segment.stream)
             .flatMap { $0 == .recordsA || $0 == .recordsB ? $0 : nil }
     }
 

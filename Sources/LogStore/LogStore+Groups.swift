@@ -129,7 +129,9 @@ extension LogStore {
             if other >= 0 { guard seal(other) else { return false } }
         }
         var group = direct ? streams[stream].direct : streams[stream].gathering
-        if group >= 0, !fits(operation, bytes: bytes, groups[Int(group)]) {
+        if group >= 0,
+            !fits(operation, bytes: bytes, groups[Int(group)]) || ends(stream, group, bytes)
+        {
             guard seal(group) else { return false }
             group = -1
         }
@@ -183,6 +185,21 @@ extension LogStore {
         let high = max(group.maxVersion, slot.pointee.version)
         if high - low >= Self.versionSpan { return false }
         return group.isDirect || group.valueBytes + bytes <= configuration.groupBytes
+    }
+
+    /// Whether the group takes what is left of the open segment and so much more does not fit: then
+    /// it is written as it is. Grown beyond that it would leave all of it empty, as much as a group
+    /// is long, which in a small segment is a quarter.
+    private func ends(_ stream: Int, _ group: Int32, _ bytes: Int) -> Bool {
+        guard streams[stream].segment != nil, groups[Int(group)].valueBytes > 0 else {
+            return false
+        }
+        let descriptors = groups[Int(group)].writer.pageCount
+        let pages = UInt32(descriptors + groups[Int(group)].valueBytes / Self.pageBytes)
+        // One more for the record, which may begin another page of descriptors.
+        let more = UInt32(bytes / Self.pageBytes) + 1
+        return pages <= room(stream, descriptors: descriptors)
+            && pages + more > room(stream, descriptors: descriptors + 1)
     }
 
     private func openGroup(_ stream: Int, direct: Bool) -> Int32 {
@@ -297,10 +314,12 @@ extension LogStore {
 
     // MARK: Sealing
 
-    /// Seals filling groups while the stream has few in flight; otherwise lets them fill.
+    /// Seals filling groups while the stream has few in flight; otherwise lets them fill. Records
+    /// are short: those that come while some are being written share a page behind them.
     private func sealIfIdle(_ stream: Int) {
+        let most = streams[stream].isRecords ? 1 : configuration.groupsInFlight
         for _ in 0..<2 {
-            guard streams[stream].groupsInFlight < configuration.groupsInFlight,
+            guard streams[stream].groupsInFlight < most,
                 streams[stream].waiting < 0
             else { return }
             let group =
@@ -335,36 +354,6 @@ extension LogStore {
         }
     }
 
-    /// A store in store mode that is full, or devices with nothing left to give.
-    private func mustRefuse(_ stream: Int) -> Bool {
-        !canGainSegment(streams[stream])
-    }
-
-    private func refuse(_ group: Int32) {
-        let kind = streams[groups[Int(group)].stream].kind
-        if let other = otherRecordStream(than: kind) {
-            // No segment left for this copy: beside its twin is better than nowhere.
-            statistics.recordsTogether += UInt64(groups[Int(group)].operations.count)
-            endGroup(group) { operation in
-                operations[operation].phase = .waitingForGroup
-                operations[operation].besideTwin = true
-                streams[other].queue.append(operation, operations)
-            }
-            return
-        }
-        endGroup(group) { operation in failWrite(operation, .noSpace, errno: 28) }
-    }
-
-    /// The twin of a record stream, if it has an open segment with room.
-    private func otherRecordStream(than kind: StreamKind) -> Int? {
-        guard kind == .recordsA || kind == .recordsB else { return nil }
-        let twin: StreamKind = kind == .recordsA ? .recordsB : .recordsA
-        return streams.indices.first {
-            streams[$0].kind == twin && streams[$0].segment != nil
-                && devices[streams[$0].device].takesWrites && room($0, descriptors: 4) >= 8
-        }
-    }
-
     /// Pages that a group needs, and whether the open segment still has them.
     private func giveplace(_ group: Int32) -> Bool {
         let stream = groups[Int(group)].stream
@@ -390,7 +379,8 @@ extension LogStore {
     func room(_ stream: Int, descriptors: Int) -> UInt32 {
         guard let footer = streams[stream].footer else { return 0 }
         let footerPages = footer.pageCount + descriptors + 1
-        if footerPages > WriteStream.footerPages(segmentPages) { return 0 }
+        let most = WriteStream.footerPages(segmentPages, records: streams[stream].isRecords)
+        if footerPages > most { return 0 }
         let end = Int(segmentPages) - 1 - footerPages
         return UInt32(max(0, end - Int(streams[stream].nextPage)))
     }
@@ -430,7 +420,6 @@ extension LogStore {
             slot.pointee.segment = segment
             if slot.pointee.kind == .record {
                 slot.pointee.page = first
-                state.pointee.hasRecords = true
                 // Where there is but one member, twins lie beside each other.
                 if slot.pointee.besideTwin, devices.count > 1 {
                     state.pointee.lacksTwins = true
@@ -519,7 +508,7 @@ extension LogStore {
         guard target.pointee.pendingIO == 0 else { return }
         let segment = target.pointee.segment
         let errno = target.pointee.errno
-        streams[target.pointee.stream].groupsInFlight -= 1
+        if !target.pointee.isOrphan { streams[target.pointee.stream].groupsInFlight -= 1 }
         let state = segments.pointer(segment)
         state.pointee.groupsInFlight -= 1
         if target.pointee.isOrphan {
@@ -551,6 +540,8 @@ extension LogStore {
         var list = target.pointee.operations
         target.pointee.operations = OperationList()
         target.pointee.isOrphan = true
+        // What comes now does not wait for it.
+        streams[target.pointee.stream].groupsInFlight -= 1
         writeFailed(target.pointee.segment, errno: Self.givenUp)
         while true {
             let operation = list.popFirst(operations)
@@ -561,7 +552,7 @@ extension LogStore {
     }
 
     /// Frees the group first, then ends its operations one by one: ending one may start another.
-    private func endGroup(_ group: Int32, _ body: (Int32) -> Void) {
+    func endGroup(_ group: Int32, _ body: (Int32) -> Void) {
         let target = groups + Int(group)
         var list = target.pointee.operations
         target.pointee.operations = OperationList()

@@ -14,7 +14,8 @@ extension LogStore {
         streams[stream].nextPage = max(1, segments[segment].writtenPages)
         streams[stream].footerChunk = chunk
         streams[stream].footer = DescriptorPageWriter(
-            memory: footerPool.pointer(chunk), pages: WriteStream.footerPages(segmentPages))
+            memory: footerPool.pointer(chunk),
+            pages: WriteStream.footerPages(segmentPages, records: streams[stream].isRecords))
         segments[segment].state = .open
         segments[segment].stream = streams[stream].kind.rawValue
         if segments[segment].writtenPages == 0 {
@@ -74,7 +75,7 @@ extension LogStore {
     }
 
     func footerWritten(_ segment: UInt32, chunk: Int32, _ completion: IOCompletion) {
-        footerPool.give(chunk)
+        giveFooter(chunk)
         segments[segment].groupsInFlight -= 1
         spreading.lookAt = 0
         if completion.result < 0 {
@@ -87,9 +88,48 @@ extension LogStore {
 
     /// Gives up writing into the stream's segment, without a footer.
     func abandonSegment(_ stream: Int) {
-        footerPool.give(streams[stream].footerChunk)
+        giveFooter(streams[stream].footerChunk)
         streams[stream].segment = nil
         streams[stream].footer = nil
         streams[stream].footerChunk = -1
+    }
+
+    /// Gives footer memory back, and what only a footer of records needs to the system.
+    func giveFooter(_ chunk: Int32) {
+        let kept = (WriteStream.footerPages(segmentPages, records: false) + 1) * Self.pageBytes
+        footerPool.discard(chunk, from: kept)
+        footerPool.give(chunk)
+    }
+
+    // MARK: Refusing
+
+    /// A store in store mode that is full, or devices with nothing left to give.
+    func mustRefuse(_ stream: Int) -> Bool {
+        !canGainSegment(streams[stream])
+    }
+
+    func refuse(_ group: Int32) {
+        let kind = streams[groups[Int(group)].stream].kind
+        if let other = otherRecordStream(than: kind) {
+            // No segment left for this copy: beside its twin is better than nowhere.
+            statistics.recordsTogether += UInt64(groups[Int(group)].operations.count)
+            endGroup(group) { operation in
+                operations[operation].phase = .waitingForGroup
+                operations[operation].besideTwin = true
+                streams[other].queue.append(operation, operations)
+            }
+            return
+        }
+        endGroup(group) { operation in failWrite(operation, .noSpace, errno: 28) }
+    }
+
+    /// The twin of a record stream, if it has an open segment with room.
+    private func otherRecordStream(than kind: StreamKind) -> Int? {
+        guard kind == .recordsA || kind == .recordsB else { return nil }
+        let twin: StreamKind = kind == .recordsA ? .recordsB : .recordsA
+        return streams.indices.first {
+            streams[$0].kind == twin && streams[$0].segment != nil
+                && devices[streams[$0].device].takesWrites && room($0, descriptors: 4) >= 8
+        }
     }
 }

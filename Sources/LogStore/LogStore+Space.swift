@@ -85,7 +85,13 @@ extension LogStore {
         made.index = index.memoryBytes
         made.operations = operations.bytes
         made.groupBuffers = groupPool.bytes
-        made.footers = footerPool.bytes
+        // Of what only footers of records need, what they have come to.
+        let values = WriteStream.footerPages(segmentPages, records: false) + 1
+        made.footers = footerPool.chunkCount * values * FormatConstants.pageBytes
+        for stream in streams where stream.isRecords {
+            let pages = max(0, (stream.footer?.pageCount ?? 0) - values)
+            made.footers += pages * FormatConstants.pageBytes
+        }
         made.bounce = bouncePool.bytes
         made.shardTables = tables.bytes
         made.segments = totalSegments * MemoryLayout<Segment>.stride

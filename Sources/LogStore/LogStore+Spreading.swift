@@ -95,7 +95,7 @@ extension LogStore {
     }
 
     /// The stream of a segment that holds records, if it does.
-    private func recordKind(_ id: UInt32) -> StreamKind? {
+    func recordKind(_ id: UInt32) -> StreamKind? {
         let state = segments.pointer(id)
         switch state.pointee.state {
         case .open, .sealed, .reclaiming, .quarantined: break

@@ -1,6 +1,6 @@
 // Victims: which segment is emptied next. In cache mode the oldest, or one little younger that is
 // much emptier; in store mode one that holds nothing alive, else, when enough of the device is
-// dead, the one that is emptiest.
+// dead, the one that is worth most.
 
 import SegmentFormat
 
@@ -15,28 +15,62 @@ extension LogStore {
     }
 
     /// Whether there are segments for both copies of what a segment of records may hold, and
-    /// emptying it gains anything: records move from one new segment to the next without end if
-    /// all of them are needed (`oldest`: the lowest version of a value elsewhere) and the open
-    /// segments have no room for them. Where they are to go to another member (`spreads`), that is
-    /// the gain; but it takes space there and gives none back, so a segment is left for deletes.
+    /// emptying it gains anything. It does where a part of them is needed no more (`oldest`: the
+    /// lowest version of a value elsewhere), or where they were written one at a time, each in a
+    /// page of its own: carried on, many share one. Of those that lie close together and are needed
+    /// nearly all, emptying one segment would fill the next without end. Where they are to go to
+    /// another member (`spreads`), that is the gain; but it takes space there and gives none back,
+    /// so a segment is left for deletes.
     func canCarry(_ segment: Segment, oldest: UInt64, spreads: Bool) -> Bool {
         let first = writableDevice(after: -1)
         let second = writableDevice(after: first)
+        if !spreads, isCloseTogether(segment) {
+            let span = segment.maxVersion - min(segment.minVersion, segment.maxVersion)
+            if oldest < segment.minVersion &+ span / 4 { return false }
+        }
         // Carried on, records take no more pages than in the footer (or seven of the longest a
         // page), and as many of the new footer.
         let pages =
             segment.footerPages > 0 ? segment.footerPages + 2 : segment.recordCount / 7 + 2
-        if hasRecordRoom(.recordsA, first, pages) && hasRecordRoom(.recordsB, second, pages) {
-            return true
+        let haveRoom =
+            hasRecordRoom(.recordsA, first, pages) && hasRecordRoom(.recordsB, second, pages)
+        if !spreads, segment.minVersion > oldest {
+            // Cache mode gains room by itself; and what is far from the versions of the open
+            // segment would close it, to be the next that has but few.
+            if configuration.mode == .cache, !haveRoom { return false }
+            if isFarFromOpen(segment) { return false }
         }
+        if haveRoom { return true }
         if spreads, segment.lacksTwins { return hasRoomForTwins(first, second) }
-        if spreads {
-            let target = segment.stream == StreamKind.recordsA.rawValue ? first : second
-            return reclaimers[target].clean.count >= 2
+        if let only = streamOfTwin(segment) {
+            let device = only == .recordsA ? first : second
+            let clean = reclaimers[device].clean.count
+            if spreads { return clean >= 2 }
+            return clean >= 1 || hasRecordRoom(only, device, pages)
         }
-        if segment.minVersion > oldest { return false }
         if first == second { return reclaimers[first].clean.count >= 2 }
         return !reclaimers[first].clean.isEmpty && !reclaimers[second].clean.isEmpty
+    }
+
+    /// Whether the versions of a segment's records are too far from those in the open segment that
+    /// they would go to.
+    private func isFarFromOpen(_ segment: Segment) -> Bool {
+        for stream in streams where stream.isRecords {
+            guard let open = stream.segment, segments[open].minVersion != UInt64.max,
+                streamOfTwin(segment).map({ $0 == stream.kind }) ?? true
+            else { continue }
+            let low = min(segment.minVersion, segments[open].minVersion)
+            let high = max(segment.maxVersion, segments[open].maxVersion)
+            if high - low >= Self.versionSpan { return true }
+        }
+        return false
+    }
+
+    /// Whether a segment of records has more than half of those that one can hold. Without a footer
+    /// it is not known how long they are: of usual ones, 28 fill a page.
+    private func isCloseTogether(_ segment: Segment) -> Bool {
+        let pages = segment.footerPages > 0 ? segment.footerPages : segment.recordCount / 28
+        return 2 * Int(pages) > WriteStream.footerPages(segmentPages, records: true)
     }
 
     /// Whether both members have segments for copies of records that lack their twins: without them
@@ -92,7 +126,7 @@ extension LogStore {
         if configuration.mode == .cache, !rewriting, let dead = deadVictim(device) { return dead }
         let oldest = oldestVictim(device) ?? oldestVictim(device, unreadable: true)
         if rewriting { return oldest }
-        guard let oldest else { return configuration.mode == .store ? emptiest(device) : nil }
+        guard let oldest else { return configuration.mode == .store ? worthiest(device) : nil }
         return configuration.mode == .cache ? cheaper(device, than: oldest) : oldest
     }
 
@@ -159,33 +193,116 @@ extension LogStore {
 
     private static let fewOldest = 4
 
-    /// Store mode: the emptiest segment, if so much of the device is dead that emptying segments
-    /// gains whole ones, and there is room for what is alive in it.
-    private func emptiest(_ device: Int) -> UInt32? {
-        var best: UInt32?
+    /// Store mode: the segment that is worth most, if so much of the device is dead that emptying
+    /// segments gains whole ones, and there is room for what is alive in it.
+    private func worthiest(_ device: Int) -> UInt32? {
+        if reclaimers[device].sinceHolder >= Self.betweenHolders, let id = holder(device) {
+            return id
+        }
+        var best: (id: UInt32, worth: Double)?
         var dead: UInt64 = 0
+        let room = roomForMoved(device)
         for local in 0..<segments.counts[device] {
             let id = SegmentTable.id(device: device, local: local)
-            let state = segments[id]
-            guard state.state == .sealed, state.minValueVersion != UInt64.max,
-                !state.holdsUnreadable
-            else { continue }
+            let state = segments.pointer(id)
+            guard isCompactable(state) else { continue }
+            let (pages, blocks) = (state.pointee.livePages, state.pointee.liveBlocks)
             // Blocks that died, at the size of those that live: what is lost to padding and at a
             // segment's end is lost again when it is written again.
-            guard state.recordCount > state.liveBlocks, isVictim(id) else { continue }
-            let died = UInt64(state.recordCount - state.liveBlocks)
-            dead += died * UInt64(state.livePages) / UInt64(max(1, state.liveBlocks))
-            if best.map({ state.livePages < segments[$0].livePages }) ?? true { best = id }
+            guard state.pointee.recordCount > blocks, isVictim(id) else { continue }
+            dead +=
+                UInt64(state.pointee.recordCount - blocks) * UInt64(pages) / UInt64(max(1, blocks))
+            guard gains(state, room) else { continue }
+            let worth = worth(state)
+            if best.map({ worth > $0.worth }) ?? true { best = (id, worth) }
         }
-        guard let best, dead > UInt64(segmentPages) / 8 * 9 else { return nil }
-        let needed = Self.rewritten(segments[best].livePages)
-        guard needed + segmentPages / 32 < segmentPages else { return nil }
-        let spare = reclaimers[device].clean.count - reservedForRecords(device)
-        return spare > 0 || reinsertedRoom(device) > needed ? best : nil
+        guard let best, dead > UInt64(segmentPages) / 8 * 9 else { return holder(device) }
+        return best.id
     }
 
-    /// Pages that live ones take once they are written again, close together.
-    private static func rewritten(_ pages: UInt32) -> UInt32 { pages / 16 * 17 + 16 }
+    /// Store mode: where records have come to take much of the store, the segment whose values
+    /// have lain longest. Records are needed while anything older than they are lies anywhere, and
+    /// of what never changes nothing dies: written again it is young, and they can go.
+    func holder(_ device: Int) -> UInt32? {
+        // Of what a member has that is away nobody knows how old it is: no record goes anyway.
+        guard !anyMemberAway else { return nil }
+        var (records, all, oldest) = (0, 0, UInt64.max)
+        segments.forEach { id in
+            let state = segments.pointer(id)
+            all += 1
+            guard state.pointee.state == .sealed, recordKind(id) != nil else { return }
+            records += 1
+            oldest = min(oldest, state.pointee.maxVersion)
+        }
+        guard records > max(4, all / 16) else { return nil }
+        let room = roomForMoved(device)
+        var best: UInt32?
+        for local in 0..<segments.counts[device] {
+            let id = SegmentTable.id(device: device, local: local)
+            let state = segments.pointer(id)
+            guard isCompactable(state), state.pointee.minValueVersion <= oldest,
+                needed(state) < room, isVictim(id)
+            else { continue }
+            if best.map({ state.pointee.minValueVersion < segments[$0].minValueVersion }) ?? true {
+                best = id
+            }
+        }
+        return best
+    }
+
+    /// Victims that are chosen for their worth between two that hold records.
+    private static let betweenHolders = 3
+
+    private func isCompactable(_ state: UnsafePointer<Segment>) -> Bool {
+        state.pointee.state == .sealed && state.pointee.minValueVersion != UInt64.max
+            && !state.pointee.holdsUnreadable
+    }
+
+    /// Pages that what is alive in a segment takes once it is written again, close together, with
+    /// its descriptors and its part of a footer.
+    private func needed(_ state: UnsafePointer<Segment>) -> UInt32 {
+        let (pages, blocks) = (state.pointee.livePages, state.pointee.liveBlocks)
+        return pages + pages / 128 + blocks / 16 + 4
+    }
+
+    /// Whether emptying a segment leaves room for another block, also where one is lost at the
+    /// segment's end, and what is alive has a place.
+    private func gains(_ state: UnsafePointer<Segment>, _ room: UInt32) -> Bool {
+        let (pages, blocks) = (state.pointee.livePages, state.pointee.liveBlocks)
+        let least = max(segmentPages / 32, pages / max(1, blocks))
+        let needed = needed(state)
+        return needed < room && needed + least <= segmentPages
+    }
+
+    /// Pages that blocks can be moved to: a clean segment, or the rest of an open one, of which
+    /// some is lost where blocks come in pieces.
+    private func roomForMoved(_ device: Int) -> UInt32 {
+        if maySpareSegment(device) { return segmentPages }
+        let room = reinsertedRoom(device)
+        return room - room / 16
+    }
+
+    /// Whether there is a clean segment for what is alive in a victim. Those kept for records that
+    /// have a segment to go on in are lent, for the victim is a clean one soon; where records have
+    /// taken of them, nothing else would ever give them back.
+    private func maySpareSegment(_ device: Int) -> Bool {
+        var needed = 0
+        let first = writableDevice(after: -1)
+        let second = writableDevice(after: first)
+        if first == device, !hasRecordRoom(.recordsA, device, 1) { needed += 1 }
+        if second == device, !hasRecordRoom(.recordsB, device, 1) { needed += 1 }
+        return reclaimers[device].clean.count > needed
+    }
+
+    /// What emptying a segment gains over what it costs, by how long that will last: in an old one
+    /// hardly anything dies any more, and what is dead in a young one would soon be more. The root
+    /// of the age does not let that go too far where all blocks live equally long.
+    private func worth(_ state: UnsafePointer<Segment>) -> Double {
+        let live = Double(state.pointee.livePages)
+        let all = Double(segmentPages)
+        let age = Double(max(1, nextGeneration - min(nextGeneration, state.pointee.generation)))
+        return (all - live) / (all + live) * age.squareRoot()
+    }
 
     /// Pages left in the open segment for blocks that are moved.
     private func reinsertedRoom(_ device: Int) -> UInt32 {

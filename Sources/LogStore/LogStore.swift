@@ -180,7 +180,8 @@ package final class LogStore {
             chunkBytes: Group.gapBytes + parts.configuration.groupBytes, chunkCount: groupCount,
             driver: parts.driver)
         footerPool = try MemoryPool(
-            chunkBytes: (WriteStream.footerPages(segmentPages) + 1) * FormatConstants.pageBytes,
+            chunkBytes: (WriteStream.footerPages(segmentPages, records: true) + 1)
+                * FormatConstants.pageBytes,
             chunkCount: 2 * parts.devices.count + 4, driver: parts.driver, registered: false)
         bouncePool = try MemoryPool(
             chunkBytes: Self.bounceBytes, chunkCount: Self.bounceChunks, driver: parts.driver)

@@ -78,6 +78,16 @@ package final class MemoryPool {
         freeCount += 1
     }
 
+    /// Lets the system have what lies behind the first `from` bytes of a chunk of an unregistered
+    /// pool, whole pages of the system's: read again, they are zero.
+    package func discard(_ chunk: Int32, from: Int) {
+        let unit = sysconf(Int32(_SC_PAGESIZE))
+        let start = (Int(chunk) * chunkBytes + from + unit - 1) / unit * unit
+        let end = (Int(chunk) + 1) * chunkBytes / unit * unit
+        guard !registered, start < end else { return }
+        _ = madvise(base + start, end - start, MADV_DONTNEED)
+    }
+
     @inline(__always)
     package func pointer(_ chunk: Int32) -> UnsafeMutableRawPointer {
         base + Int(chunk) * chunkBytes

@@ -75,6 +75,8 @@ struct Reclaimer {
     var movedTo: [(segment: UInt32, end: UInt32)] = []
     /// Victims in turn for which an older segment was passed over.
     var passedOver = 0
+    /// Store mode: victims since one that was chosen for the records that it holds.
+    var sinceHolder = 0
     /// A segment to be emptied although no space is wanted (LogStore+Spreading tells why).
     var beside: UInt32?
 
@@ -161,7 +163,7 @@ extension LogStore {
     /// nothing else is under way that could: segments in reserve have been lost to quarantine.
     private func waitsForItself(_ device: Int) -> Bool {
         guard reclaimers[device].pending > 0, reclaimers[device].clean.isEmpty, !flush.isRunning,
-            flush.waiting.isEmpty, flush.late.isEmpty
+            flush.waiting.isEmpty, flush.late.isEmpty, reclaimers[device].readParts == 0
         else { return false }
         for stream in streams.indices where streams[stream].groupsInFlight > 0 { return false }
         switch reclaimers[device].phase {
@@ -252,6 +254,8 @@ extension LogStore {
             sealWhatHoldsRecords(device, segment)
             let isOldest = segments[segment].generation <= oldestGeneration(device)
             reclaimers[device].passedOver = isOldest ? 0 : reclaimers[device].passedOver + 1
+            let isHolder = configuration.mode == .store && segment == holder(device)
+            reclaimers[device].sinceHolder = isHolder ? 0 : reclaimers[device].sinceHolder + 1
             wantReclaim = false
             startVictim(device, segment)
         } else if configuration.mode == .cache, !rewriting,

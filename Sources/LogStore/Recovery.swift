@@ -321,7 +321,7 @@ extension LogStore {
                 worker.footerChunk = footerPool.take()
                 worker.footer = DescriptorPageWriter(
                     memory: footerPool.pointer(worker.footerChunk),
-                    pages: WriteStream.footerPages(segmentPages))
+                    pages: WriteStream.footerPages(segmentPages, records: true))
             }
         } else {
             statistics.recovery.footerSegments += 1
@@ -472,7 +472,7 @@ extension LogStore {
             Int(writtenEnd(recovery, scan)) + footer.pageCount + 2 < Int(segmentPages),
             let kind, !taken
         else {
-            recovery.workers[number].footerChunk.withChunk { footerPool.give($0) }
+            recovery.workers[number].footerChunk.withChunk { giveFooter($0) }
             return
         }
         let stream = streamIndex(kind, device: device)

@@ -62,7 +62,6 @@ package struct Segment {
     package var lacksHeader: Bool = false
     /// The running flush waits for it.
     package var isSyncing: Bool = false
-    package var hasRecords: Bool = false
     /// Blocks whose descriptors cannot be read, so that they cannot be moved in this run.
     package var holdsUnreadable: Bool = false
     /// A flush of it failed: what was written behind `flushedPages` by then may be lost, whatever a

@@ -15,7 +15,7 @@ package enum StreamKind: UInt8, Sendable {
     case recordsB
 }
 
-struct WriteStream {
+package struct WriteStream {
     let kind: StreamKind
     let device: Int
     /// The open segment, or nil.
@@ -38,8 +38,16 @@ struct WriteStream {
 
     var isRecords: Bool { kind == .recordsA || kind == .recordsB }
 
-    /// Pages kept for the footer of a segment, in memory.
-    static func footerPages(_ segmentPages: UInt32) -> Int { max(4, Int(segmentPages) / 32) }
+    /// Pages kept for the footer of a segment, in memory. A segment of records is nothing but
+    /// descriptors, which are all in its footer again: half of it, as long as that is not too much
+    /// to keep until it is sealed; never less than one of values.
+    package static func footerPages(_ segmentPages: UInt32, records: Bool) -> Int {
+        let pages = Int(segmentPages)
+        return max(4, pages / 32, records ? min(pages / 2, mostFooterPages) : 0)
+    }
+
+    /// 16 MiB: a segment of 32 MiB is full of records when they are.
+    private static let mostFooterPages = 4096
 }
 
 /// One batch of blocks, written at once: descriptor pages, then values.

@@ -144,6 +144,49 @@ import Testing
         world.checkAccounts()
     }
 
+    /// Many puts at once are written in groups, and a group that is a third of a segment long
+    /// leaves no third of it empty.
+    @Test func aGroupEndsWithItsSegment() throws {
+        var configuration = World.configuration(mode: .store, staging: 0)
+        configuration.log.groupBytes = 1 << 20
+        let world = try World(configuration)
+        let space = world.namespace()
+        let length = 60_000
+        var value = payload("same", revision: 0, length: length)
+        let tokens = try value.withUnsafeMutableBytes { bytes in
+            var piece = Piece(
+                region: .process, offset: UInt64(UInt(bitPattern: try #require(bytes.baseAddress))),
+                length: UInt64(length))
+            return withUnsafePointer(to: &piece) { pieces in
+                let tokens = (0..<300).map { number in
+                    let token = world.token()
+                    Array("key-\(number)".utf8).withUnsafeBytes { key in
+                        var operation = StoreOperation(
+                            kind: .put, token: token, namespaceSlot: space, key: key)
+                        operation.pieces = pieces
+                        operation.pieceCount = 1
+                        operation.length = UInt32(length)
+                        while !world.store.submit(operation) {
+                            if !world.store.pump() { world.pause(1_000_000) }
+                        }
+                    }
+                    return token
+                }
+                world.settle()
+                return tokens
+            }
+        }
+        #expect(tokens.allSatisfy { world.sink.answers[$0]?.status == .stored })
+        let statistics = world.store.log.statistics
+        #expect(statistics.sealedBytes >= UInt64(4 * world.configuration.log.segmentBytes))
+        #expect(Double(statistics.lostBytes) / Double(statistics.sealedBytes) < 0.03)
+        for number in 0..<300 {
+            let (answer, bytes) = world.get("key-\(number)", space, length: length)
+            #expect(answer.status == .hit && bytes == value)
+        }
+        world.checkAccounts()
+    }
+
     // MARK: Device memory
 
     /// Bytes go from and to memory that the CPU may not touch.

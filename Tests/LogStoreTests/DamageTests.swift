@@ -512,11 +512,7 @@ import Testing
         let (world, space) = try filled()
         world.checkpoint()
         #expect(world.remove("key-9", space) == .deleted)
-        var records: [UInt32] = []
-        world.store.log.segments.forEach { id in
-            let segment = world.store.log.segments[id]
-            if segment.hasRecords, segment.state == .open { records.append(id) }
-        }
+        let records = world.recordSegments
         try #require(records.count == 2)
         let pages = world.descriptorPages(records[which], .group)
         world.flip(world.place(segment: records[which], page: try #require(pages.last)), byte: 80)

@@ -131,8 +131,8 @@ extension World {
     var recordSegments: [UInt32] {
         var found: [UInt32] = []
         store.log.segments.forEach { id in
-            let segment = store.log.segments[id]
-            if segment.hasRecords, segment.state == .open { found.append(id) }
+            guard store.log.segments[id].state == .open else { return }
+            if store.log.recordKind(id) != nil { found.append(id) }
         }
         return found
     }

@@ -147,8 +147,8 @@ import Testing
 
     /// Dumps, one after the other, have the device when nobody else wants it.
     @Test func demandBesideCheckpoints() throws {
-        let alone = try shares(paced: 2, reading: true, writing: false)
-        let both = try shares(paced: 2, reading: true, writing: false, dumping: true)
+        let alone = try shares(paced: 3, reading: true, writing: false)
+        let both = try shares(paced: 3, reading: true, writing: false, dumping: true)
         let unpaced = try shares(paced: 0, reading: true, writing: false, dumping: true)
         print(
             "demand p99: alone \(alone.p99 / 1000) µs, beside checkpoints \(both.p99 / 1000) µs, "
@@ -158,15 +158,16 @@ import Testing
     }
 
     @Test func demandBesideAWriter() throws {
-        let alone = try shares(paced: 2, reading: true, writing: false)
-        let writer = try shares(paced: 2, reading: false, writing: true)
-        let both = try shares(paced: 2, reading: true, writing: true)
+        let alone = try shares(paced: 3, reading: true, writing: false)
+        let writer = try shares(paced: 3, reading: false, writing: true)
+        let both = try shares(paced: 3, reading: true, writing: true)
         let unpaced = try shares(paced: 0, reading: true, writing: true)
         let wait = Double(both.p99) / Double(alone.p99)
         let kept = Double(both.puts) / Double(writer.puts)
         print(
             "demand p99: alone \(alone.p99 / 1000) µs, beside a writer \(both.p99 / 1000) µs "
                 + "(x \(wait)), unpaced \(unpaced.p99 / 1000) µs; the writer keeps \(kept), "
+                + "\(both.puts) of \(writer.puts) puts, "
                 + "unpaced \(Double(unpaced.puts) / Double(writer.puts))")
         #expect(wait <= 2)
         #expect(kept >= 0.5)
