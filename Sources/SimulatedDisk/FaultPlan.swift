@@ -79,6 +79,8 @@ package struct FaultPlan: Sendable {
     /// Holes read as anything, not as zeros: noise, what was there, or zeros, page by page. No
     /// fault: a device that is told to forget may do that, and nobody may read it.
     package var holesAreNoise = false
+    /// Of these kinds one fault strikes in all, and then none any more.
+    package private(set) var single: UInt32 = 0
 
     package init(exempt: @escaping @Sendable (String) -> Bool = { _ in false }) {
         probabilities = Array(repeating: 0, count: FaultKind.allCases.count)
@@ -91,6 +93,11 @@ package struct FaultPlan: Sendable {
     package subscript(kind: FaultKind) -> Double {
         get { probabilities[Int(kind.rawValue)] }
         set { probabilities[Int(kind.rawValue)] = newValue }
+    }
+
+    /// Lets only one fault of these kinds strike.
+    package mutating func allowOne(of kinds: [FaultKind]) {
+        single = kinds.reduce(0) { $0 | $1.bit }
     }
 
     /// A plan of its own for each seed: every kind in `kinds` is on in half the plans, with a

@@ -38,7 +38,9 @@ extension SimulatedDriver {
     }
 
     @inline(__always)
-    func has(_ slot: Int, _ kind: FaultKind) -> Bool { slots[slot].faults & kind.bit != 0 }
+    func has(_ slot: Int, _ kind: FaultKind) -> Bool {
+        slots[slot].faults & kind.bit != 0 && !(singleHasStruck && plan.single & kind.bit != 0)
+    }
 
     /// Whether the kind was drawn for the request; then it is counted, and spent.
     @inline(__always)
@@ -46,6 +48,7 @@ extension SimulatedDriver {
         if !has(slot, kind) { return false }
         slots[slot].faults &= ~kind.bit
         faultCounts[kind, default: 0] += 1
+        if plan.single & kind.bit != 0 { singleHasStruck = true }
         return true
     }
 

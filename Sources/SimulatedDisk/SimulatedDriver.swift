@@ -78,6 +78,8 @@ package final class SimulatedDriver: BlockDriver {
 
     /// How often each fault had an effect.
     package internal(set) var faultCounts: [FaultKind: UInt64] = [:]
+    /// Of the kinds of which the plan allows one, it has been.
+    var singleHasStruck = false
     /// Off: no fault is injected from here on (those that are on the medium stay).
     package var faultsEnabled = true
     /// What the core did wrong with memory, in words.

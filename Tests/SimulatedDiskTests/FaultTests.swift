@@ -55,6 +55,22 @@ struct FaultTests {
         #expect(rig.driver.violations.isEmpty)
     }
 
+    @Test func ofKindsThatAPlanAllowsOnceOneStrikes() throws {
+        let machine = SimulatedMachine()
+        _ = Rig(machine: machine).durableFile(pages: 64)
+        var plan = FaultPlan()
+        plan[.bitFlip] = 0.5
+        plan[.lostWrite] = 0.5
+        plan[.reorder] = 0.5
+        plan.allowOne(of: [.bitFlip, .lostWrite])
+        let rig = Rig(machine: machine, faults: plan)
+        let directory = try rig.driver.openDirectory("/d", create: false)
+        let file = try rig.driver.open(directory, "f", .existing)
+        for page in 0..<64 { rig.write(file, page: page, UInt8(page)) }
+        #expect(rig.driver.faultCount(.bitFlip) + rig.driver.faultCount(.lostWrite) == 1)
+        #expect(rig.driver.faultCount(.reorder) > 10)
+    }
+
     @Test func bitFlipIsOneBit() {
         let (rig, file) = rig(.bitFlip)
         #expect(rig.write(file, page: 0, 0x33) == 4096)

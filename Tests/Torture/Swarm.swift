@@ -171,6 +171,7 @@ struct Swarm {
         plan = FaultPlan.swarm(seed: seed, kinds: kinds, ceiling: ceiling) { name in
             spareManifest && name == "manifest"
         }
+        if singleDamage { plan.allowOne(of: Self.damaging) }
         // Not drawn, as above: long enough for a device to become suspect, or only slow.
         plan.hangNanoseconds = seed % 2 == 0 ? 3_000_000_000 : 200_000_000
         plan.slowNanoseconds = 50_000_000
