@@ -390,9 +390,14 @@ extension LogStore {
     static let versionSpan: UInt64 = 1 << 31
 
     private func spansTooFar(_ group: Int32, _ segment: UInt32) -> Bool {
+        spansTooFar(segment, groups[Int(group)].minVersion, groups[Int(group)].maxVersion)
+    }
+
+    /// Whether versions from `lowest` to `highest` are too far from those in a segment.
+    func spansTooFar(_ segment: UInt32, _ lowest: UInt64, _ highest: UInt64) -> Bool {
         guard segments[segment].minVersion != UInt64.max else { return false }
-        let low = min(segments[segment].minVersion, groups[Int(group)].minVersion)
-        let high = max(segments[segment].maxVersion, groups[Int(group)].maxVersion)
+        let low = min(segments[segment].minVersion, lowest)
+        let high = max(segments[segment].maxVersion, highest)
         return high - low >= Self.versionSpan
     }
 

@@ -55,13 +55,10 @@ extension LogStore {
     /// Whether the versions of a segment's records are too far from those in the open segment that
     /// they would go to.
     private func isFarFromOpen(_ segment: Segment) -> Bool {
-        for stream in streams where stream.isRecords {
-            guard let open = stream.segment, segments[open].minVersion != UInt64.max,
-                streamOfTwin(segment).map({ $0 == stream.kind }) ?? true
-            else { continue }
-            let low = min(segment.minVersion, segments[open].minVersion)
-            let high = max(segment.maxVersion, segments[open].maxVersion)
-            if high - low >= Self.versionSpan { return true }
+        let only = streamOfTwin(segment)
+        for stream in streams where stream.isRecords && (only ?? stream.kind) == stream.kind {
+            guard let open = stream.segment else { continue }
+            if spansTooFar(open, segment.minVersion, segment.maxVersion) { return true }
         }
         return false
     }
