@@ -25,11 +25,12 @@ extension Configuration {
         let blocks = valueBytes / block + (valueBytes % block == 0 ? 0 : 1)
         let devices = UInt64(max(1, directories.count))
         let full = blocks / perSegment + (blocks % perSegment == 0 ? 0 : 1)
-        // On each device: the open fresh segment, one being emptied, the clean ones kept ahead, two
-        // of records, and for blocks carried out of a victim the open one, and in store mode one
-        // more.
-        let kept = UInt64(2 + cleanSegments + 2 + (mode == .cache ? 1 : 2))
-        let perDevice = full / devices + (full % devices == 0 ? 0 : 1) + kept
+        // On each device: one being emptied, the clean ones kept ahead, two of records, for blocks
+        // carried out of a victim the open one, and in store mode one more, and the open segments
+        // of the streams of fresh blocks.
+        let kept = UInt64(1 + cleanSegments + 2 + (mode == .cache ? 1 : 2))
+        var perDevice = full / devices + (full % devices == 0 ? 0 : 1) + kept
+        perDevice += UInt64(freshStreams(segments: perDevice))
         let (bytes, overflow) = perDevice.multipliedReportingOverflow(by: devices * segment)
         if overflow || bytes > most { return most }
         let segments = bytes

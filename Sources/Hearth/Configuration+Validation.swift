@@ -48,11 +48,15 @@ extension Configuration {
         split.index = Self.indexBytes(entries: entries)
         split.groupBuffers = groupBuffers * (groupBytes + Self.groupGapBytes)
         let segmentPages = UInt32(segmentBytes / FormatConstants.pageBytes)
+        let devices = max(1, directories.count)
+        let fresh = freshStreams(
+            segments: capacityBytes / UInt64(devices) / UInt64(max(1, segmentBytes)))
         let footers = WriteStream.footerPages(segmentPages, records: false)
         // Those of the two streams of records may be longer.
         let longer = WriteStream.footerPages(segmentPages, records: true) - footers
         split.footers =
-            ((footers + 1) * (2 * directories.count + 4) + 2 * longer) * FormatConstants.pageBytes
+            ((footers + 1) * WriteStream.footers(devices: devices, fresh: fresh) + 2 * longer)
+            * FormatConstants.pageBytes
         // With what is kept about each table, and at least one set of the large ones.
         split.shardTables = effectiveTableCacheBytes / 8 * 9 + (160 << 10)
         // An operation: 1 KiB of key memory, its slots in both layers and in the queue.

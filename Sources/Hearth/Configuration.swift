@@ -202,6 +202,11 @@ public struct Configuration: Sendable {
     /// Bytes of a segment.
     public var segmentBytes: Int { core(entries: 1, tables: 0).segmentBytes }
 
+    /// Streams of fresh blocks on a device of so many segments.
+    func freshStreams(segments: UInt64) -> Int {
+        core(entries: 1, tables: 0).freshStreams(segments: Int(clamping: segments))
+    }
+
     /// Entries that the index gets.
     var effectiveIndexEntries: Int {
         if let indexEntries { return indexEntries }

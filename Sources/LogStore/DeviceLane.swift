@@ -137,9 +137,14 @@ extension LogStore {
             return true
         }
         // The last buffer is kept for records, so that a delete never waits for values to drain.
-        guard freeGroups > (streams[stream].isRecords ? 0 : 1) else { return false }
-        guard devices.count > 1 else { return true }
+        // And where one stream waits for a segment, the others leave some for reclaim.
         let device = streams[stream].device
+        var kept = streams[stream].isRecords ? 0 : 1
+        if streams[stream].kind == .fresh, freshStreams > 1, isShort(device) {
+            kept = min(3, groupCount / 2)
+        }
+        guard freeGroups > kept else { return false }
+        guard devices.count > 1 else { return true }
         var held = 0
         for group in 0..<groupCount
         where groups[group].inUse && streams[groups[group].stream].device == device { held += 1 }

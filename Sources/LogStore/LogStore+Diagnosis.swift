@@ -18,7 +18,7 @@ extension LogStore {
             text += reclaimer.failed ? " failed; " : "; "
         }
         for stream in streams {
-            text += "\(stream.kind) \(stream.device) at "
+            text += "\(stream.kind) \(stream.device).\(stream.number) at "
             text += stream.segment.map { "\($0):\(stream.nextPage)" } ?? "none"
             text += " queue \(stream.queue.count) waiting \(stream.waiting)"
             text += " flying \(stream.groupsInFlight); "

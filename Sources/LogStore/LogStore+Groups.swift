@@ -11,11 +11,18 @@ extension LogStore {
 
     // MARK: Streams
 
-    func streamIndex(_ kind: StreamKind, device: Int) -> Int {
+    func streamIndex(_ kind: StreamKind, device: Int, number: Int) -> Int {
         for index in streams.indices
-        where streams[index].kind == kind && streams[index].device == device { return index }
-        streams.append(WriteStream(kind: kind, device: device))
+        where streams[index].kind == kind && streams[index].device == device
+            && streams[index].number == number
+        { return index }
+        streams.append(WriteStream(kind: kind, device: device, number: number))
         return streams.count - 1
+    }
+
+    /// Which of a device's streams of its kind a namespace's blocks go to.
+    func streamNumber(_ kind: StreamKind, _ namespaceSlot: UInt16) -> Int {
+        kind == .fresh ? Int(namespaceSlot) % freshStreams : 0
     }
 
     /// The device that a stream of this kind should write to now.
@@ -52,7 +59,9 @@ extension LogStore {
 
     func enqueue(_ operation: Int32, kind: StreamKind) {
         let bytes = Int(operations[operation].storedPages) * Self.pageBytes
-        let stream = streamIndex(kind, device: chooseDevice(kind, operation, bytes: bytes))
+        let stream = streamIndex(
+            kind, device: chooseDevice(kind, operation, bytes: bytes),
+            number: streamNumber(kind, operations[operation].namespaceSlot))
         operations[operation].phase = .waitingForGroup
         if operations[operation].kind == .append { appending += 1 }
         streams[stream].queue.append(operation, operations)

@@ -282,7 +282,7 @@ extension LogStore {
             let other = (device + step) % devices.count
             guard devices[other].state == .healthy else { continue }
             if configuration.mode == .cache
-                || canGainSegment(WriteStream(kind: kind, device: other))
+                || canGainSegment(WriteStream(kind: kind, device: other, number: 0))
             {
                 return other
             }

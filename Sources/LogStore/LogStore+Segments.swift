@@ -18,6 +18,7 @@ extension LogStore {
             pages: WriteStream.footerPages(segmentPages, records: streams[stream].isRecords))
         segments[segment].state = .open
         segments[segment].stream = streams[stream].kind.rawValue
+        driver.setWriteHint(file(segment), streams[stream].writeHint)
         if segments[segment].writtenPages == 0 {
             segments[segment].writtenPages = 1
             segments[segment].metaPages = 1
@@ -109,7 +110,19 @@ extension LogStore {
     }
 
     func refuse(_ group: Int32) {
-        let kind = streams[groups[Int(group)].stream].kind
+        let stream = groups[Int(group)].stream
+        let kind = streams[stream].kind
+        if kind == .fresh, let other = otherFreshStream(than: stream, group) {
+            if streams[other].device != streams[stream].device {
+                (stripeDevice, stripeBytes) = (streams[other].device, 0)
+            }
+            endGroup(group) { operation in
+                operations[operation].phase = .waitingForGroup
+                if operations[operation].kind == .append { appending += 1 }
+                streams[other].queue.append(operation, operations)
+            }
+            return
+        }
         if let other = otherRecordStream(than: kind) {
             // No segment left for this copy: beside its twin is better than nowhere.
             statistics.recordsTogether += UInt64(groups[Int(group)].operations.count)
@@ -121,6 +134,28 @@ extension LogStore {
             return
         }
         endGroup(group) { operation in failWrite(operation, .noSpace, errno: 28) }
+    }
+
+    /// Where a group of fresh blocks goes that its own stream has no segment for: to that of its
+    /// namespaces on another device that has one, or else to what one of others has left.
+    private func otherFreshStream(than stream: Int, _ group: Int32) -> Int? {
+        let descriptors = groups[Int(group)].writer.pageCount
+        let needed = UInt32(descriptors + groups[Int(group)].valueBytes / Self.pageBytes)
+        func hasRoom(_ other: Int) -> Bool {
+            streams[other].segment != nil && streams[other].waiting < 0
+                && room(other, descriptors: descriptors) >= needed
+        }
+        let (own, number) = (streams[stream].device, streams[stream].number)
+        for device in devices.indices where device != own && devices[device].takesWrites {
+            let other = streamIndex(.fresh, device: device, number: number)
+            if hasRoom(other) || streams[other].waiting < 0 && canGainSegment(streams[other]) {
+                return other
+            }
+        }
+        return streams.indices.first {
+            $0 != stream && streams[$0].kind == .fresh
+                && devices[streams[$0].device].takesWrites && hasRoom($0)
+        }
     }
 
     /// The twin of a record stream, if it has an open segment with room.

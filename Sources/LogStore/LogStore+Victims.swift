@@ -77,16 +77,21 @@ extension LogStore {
             && (reclaimers[second].clean.count >= 2 || canCreate(second))
     }
 
-    /// Cache mode: where segments of records pile up because an old value still lies in an open
-    /// segment, that one is sealed, so that it takes its turn and the records can go.
-    func sealWhatHoldsRecords(_ device: Int, _ victim: UInt32) {
-        guard configuration.mode == .cache,
-            segments[victim].minValueVersion == UInt64.max
-        else { return }
+    /// Where segments of records pile up because an old value still lies in an open segment, that
+    /// one is sealed, so that it takes its turn and the records can go. In cache mode they do when
+    /// one of them is the victim.
+    func sealWhatHoldsRecords(_ device: Int, victim: UInt32?) {
+        var newest: UInt64?
+        if configuration.mode == .store {
+            newest = pressingRecords()
+        } else if let victim, segments[victim].minValueVersion == UInt64.max {
+            newest = segments[victim].maxVersion
+        }
+        guard let newest else { return }
         for stream in streams.indices where !streams[stream].isRecords {
             guard let segment = streams[stream].segment, streams[stream].groupsInFlight == 0,
                 streams[stream].waiting < 0,
-                segments[segment].minValueVersion < segments[victim].maxVersion,
+                segments[segment].minValueVersion < newest,
                 footerPool.freeCount > 0
             else { continue }
             closeSegment(stream)
@@ -221,17 +226,7 @@ extension LogStore {
     /// have lain longest. Records are needed while anything older than they are lies anywhere, and
     /// of what never changes nothing dies: written again it is young, and they can go.
     func holder(_ device: Int) -> UInt32? {
-        // Of what a member has that is away nobody knows how old it is: no record goes anyway.
-        guard !anyMemberAway else { return nil }
-        var (records, all, oldest) = (0, 0, UInt64.max)
-        segments.forEach { id in
-            let state = segments.pointer(id)
-            all += 1
-            guard state.pointee.state == .sealed, recordKind(id) != nil else { return }
-            records += 1
-            oldest = min(oldest, state.pointee.maxVersion)
-        }
-        guard records > max(4, all / 16) else { return nil }
+        guard let oldest = pressingRecords() else { return nil }
         let room = roomForMoved(device)
         var best: UInt32?
         for local in 0..<segments.counts[device] {
@@ -245,6 +240,22 @@ extension LogStore {
             }
         }
         return best
+    }
+
+    /// The highest version in the oldest segment of records, where they have come to take more than
+    /// a sixteenth of the segments, and more than four.
+    private func pressingRecords() -> UInt64? {
+        // Of what a member has that is away nobody knows how old it is: no record goes anyway.
+        guard !anyMemberAway else { return nil }
+        var (records, all, oldest) = (0, 0, UInt64.max)
+        segments.forEach { id in
+            let state = segments.pointer(id)
+            all += 1
+            guard state.pointee.state == .sealed, recordKind(id) != nil else { return }
+            records += 1
+            oldest = min(oldest, state.pointee.maxVersion)
+        }
+        return records > max(4, all / 16) ? oldest : nil
     }
 
     /// Victims that are chosen for their worth between two that hold records.

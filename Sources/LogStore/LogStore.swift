@@ -80,6 +80,8 @@ package final class LogStore {
     @exclusivity(unchecked) var streams: [WriteStream] = []
     let groups: UnsafeMutablePointer<Group>
     let groupCount: Int
+    /// Streams of fresh blocks on each device.
+    let freshStreams: Int
     @exclusivity(unchecked) var freeGroups: Int
     var groupSequence: UInt64 = 0
     var nextVersion: UInt64
@@ -176,13 +178,15 @@ package final class LogStore {
         operations = OperationPool(capacity: parts.configuration.operations + 512)
         pending = PendingKeys(capacity: operations.capacity)
         groupCount = parts.configuration.groupBuffers
+        freshStreams = parts.configuration.freshStreams(segments: segments.counts.min() ?? 0)
         groupPool = try MemoryPool(
             chunkBytes: Group.gapBytes + parts.configuration.groupBytes, chunkCount: groupCount,
             driver: parts.driver)
         footerPool = try MemoryPool(
             chunkBytes: (WriteStream.footerPages(segmentPages, records: true) + 1)
                 * FormatConstants.pageBytes,
-            chunkCount: 2 * parts.devices.count + 4, driver: parts.driver, registered: false)
+            chunkCount: WriteStream.footers(devices: parts.devices.count, fresh: freshStreams),
+            driver: parts.driver, registered: false)
         bouncePool = try MemoryPool(
             chunkBytes: Self.bounceBytes, chunkCount: Self.bounceChunks, driver: parts.driver)
         manifestPool = try MemoryPool(
@@ -211,7 +215,7 @@ package final class LogStore {
             groups.advanced(by: index).initialize(
                 to: Group(memory: groupPool.pointer(Int32(index)), chunk: Int32(index)))
         }
-        streams.reserveCapacity(4 * devices.count)
+        streams.reserveCapacity((3 + freshStreams) * devices.count)
         for index in devices.indices {
             reclaimers.append(Reclaimer(device: index, segmentPages: segmentPages))
             pacers.append(WritePacer())

@@ -57,6 +57,11 @@ package struct LogStoreConfiguration: Sendable {
     package var joinedReadBytes: Int = 1 << 20
     /// Operations at once.
     package var operations: Int = 4096
+    /// Streams of fresh blocks on each device, which namespaces are dealt to in turn: what is
+    /// purged, expires or is deleted together lies together.
+    package var freshStreams: Int = 4
+    /// Segments of a device for each of these streams at least: one is open in each.
+    package var segmentsPerStream: Int = 32
     /// Clean segments kept ahead on each device.
     package var cleanSegments: Int = 2
     /// Bytes for cached shard tables.
@@ -94,5 +99,10 @@ package struct LogStoreConfiguration: Sendable {
         let wanted = max(minimumSegmentBytes, 34 * maximumBlockBytes)
         let unit = 1 << 20
         return (wanted + unit - 1) / unit * unit
+    }
+
+    /// Streams of fresh blocks on a device of so many segments.
+    package func freshStreams(segments: Int) -> Int {
+        max(1, min(freshStreams, segments / segmentsPerStream))
     }
 }

@@ -246,12 +246,15 @@ extension LogStore {
             return
         }
         guard reclaimers[device].clean.count < wanted || wantReclaim || rewriting else { return }
+        if configuration.mode == .store, !rewriting, !canCreate(device) {
+            sealWhatHoldsRecords(device, victim: nil)
+        }
         if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
             if clock.monotonic >= reclaimers[device].createAt { createSegment(device) }
         } else if clock.monotonic >= reclaimers[device].retryAt, !flush.isFirst,
             let segment = victim(device)
         {
-            sealWhatHoldsRecords(device, segment)
+            if configuration.mode == .cache { sealWhatHoldsRecords(device, victim: segment) }
             let isOldest = segments[segment].generation <= oldestGeneration(device)
             reclaimers[device].passedOver = isOldest ? 0 : reclaimers[device].passedOver + 1
             let isHolder = configuration.mode == .store && segment == holder(device)

@@ -33,6 +33,8 @@ struct ReplayWorker {
     /// The footer of a segment that writing may go on in, and its memory.
     var footer: DescriptorPageWriter?
     var footerChunk: Int32 = -1
+    /// Of the record that was met last, if its namespace is known.
+    var namespaceSlot: UInt16 = 0
 }
 
 final class Recovery {
@@ -398,6 +400,9 @@ extension LogStore {
         ) { view, header in
             replay(recovery, segment, view)
             noteForFooter(recovery, number, view)
+            if let slot = namespaces.slot(instance: view.descriptor.namespaceInstance) {
+                recovery.workers[number].namespaceSlot = slot
+            }
             segments[segment].stream = header.stream
             return true
         }
@@ -454,15 +459,15 @@ extension LogStore {
     }
 
     /// A segment that was open, and of which nothing was unreadable, is written on behind the last
-    /// group found: a crash costs no space. One of each kind on a device; the others stay as they
-    /// are.
+    /// group found: a crash costs no space. One of each stream; the others stay as they are.
     private func goOnWriting(_ recovery: Recovery, _ number: Int, _ scan: SegmentScan) {
         let worker = recovery.workers[number]
         let state = segments.pointer(scan.segment)
         let device = SegmentTable.device(scan.segment)
         let kind = StreamKind(rawValue: state.pointee.stream)
+        let place = kind.map { streamNumber($0, worker.namespaceSlot) }
         let taken = streams.contains {
-            $0.kind == kind && $0.segment != nil
+            $0.kind == kind && $0.number == place && $0.segment != nil
                 && ($0.device == device || $0.isRecords)
         }
         guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
@@ -470,12 +475,12 @@ extension LogStore {
             state.pointee.state == .sealed, devices[device].takesWrites,
             // Room for the footer, or it stays as it is.
             Int(writtenEnd(recovery, scan)) + footer.pageCount + 2 < Int(segmentPages),
-            let kind, !taken
+            let kind, let place, !taken
         else {
             recovery.workers[number].footerChunk.withChunk { giveFooter($0) }
             return
         }
-        let stream = streamIndex(kind, device: device)
+        let stream = streamIndex(kind, device: device, number: place)
         streams[stream].segment = scan.segment
         let end = writtenEnd(recovery, scan)
         streams[stream].nextPage = end

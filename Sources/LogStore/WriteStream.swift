@@ -1,6 +1,6 @@
-// WriteStream: one line of writing into one open segment at a time. Each device has a stream of
-// fresh blocks, and one of blocks rewritten by reclaim; two streams of records (tombstones and
-// supersedes) lie in two segments, on two devices where there are two.
+// WriteStream: one line of writing into one open segment at a time. Each device has streams of
+// fresh blocks, which namespaces are dealt to, and one of blocks rewritten by reclaim; two streams
+// of records (tombstones and supersedes) lie in two segments, on two devices where there are two.
 //
 // Invariants: pages of a segment are given to groups front to back; the footer of the open segment
 // is kept in memory and always fits behind what has been given out.
@@ -18,6 +18,8 @@ package enum StreamKind: UInt8, Sendable {
 package struct WriteStream {
     let kind: StreamKind
     let device: Int
+    /// Which one of the device's streams of fresh blocks; 0 of another kind.
+    let number: Int
     /// The open segment, or nil.
     var segment: UInt32?
     var nextPage: UInt32 = 0
@@ -31,12 +33,26 @@ package struct WriteStream {
     var waiting: Int32 = -1
     var groupsInFlight = 0
 
-    init(kind: StreamKind, device: Int) {
+    init(kind: StreamKind, device: Int, number: Int) {
         self.kind = kind
         self.device = device
+        self.number = number
     }
 
     var isRecords: Bool { kind == .recordsA || kind == .recordsB }
+
+    /// How long the device is told that what is written lives, as Linux's F_SET_RW_HINT has it:
+    /// records go once nothing older is left, what was moved has proved to be wanted.
+    var writeHint: Int32 {
+        switch kind {
+        case .fresh: 3  // medium
+        case .reinserted: 4  // long
+        case .recordsA, .recordsB: 2  // short
+        }
+    }
+
+    /// Footers in memory: one of each stream's open segment, and of some that are being written.
+    package static func footers(devices: Int, fresh: Int) -> Int { devices * (fresh + 1) + 4 }
 
     /// Pages kept for the footer of a segment, in memory. A segment of records is nothing but
     /// descriptors, which are all in its footer again: half of it, as long as that is not too much

@@ -128,6 +128,8 @@ struct Swarm {
         log.pacedWrites = [2, 0, 1][Int(seed % 3)]
         log.scrubBytesPerSecond = [0, 20_000_000, 2_000_000_000][Int(seed / 19 % 3)]
         log.discardBytesPerSecond = [0, 20_000_000, 20_000_000_000][Int(seed / 23 % 3)]
+        log.freshStreams = [4, 1, 2][Int(seed / 29 % 3)]
+        log.segmentsPerStream = 2
         log.holder = "torture"
     }
 
