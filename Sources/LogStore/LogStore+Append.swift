@@ -227,16 +227,16 @@ extension LogStore {
     private func raiseDurability(_ operation: Int32) {
         let slot = operations.slots + Int(operation)
         let entry = slot.pointee.entry
-        slot.pointee.version = fullVersion(entry)
-        slot.pointee.checksum = entry.checksum
-        guard slot.pointee.durability == .durable else {
-            finish(operation, .alreadyPresent)
+        if slot.pointee.durability == .durable, isBeyondFlush(entry) {
+            // What the caller brings takes its place.
+            giveBounce(operation)
+            slot.pointee.replace = true
+            startAppend(operation)
             return
         }
-        let segment = segments[entry.place.segment]
-        if segment.state == .quarantined && !isDurable(entry) {
-            finish(operation, .failed)
-        } else if isDurable(entry) {
+        slot.pointee.version = fullVersion(entry)
+        slot.pointee.checksum = entry.checksum
+        if slot.pointee.durability != .durable || isDurable(entry) {
             finish(operation, .alreadyPresent)
         } else {
             slot.pointee.phase = .waitingForFlush
@@ -246,6 +246,11 @@ extension LogStore {
             slot.pointee.raising = true
             waitForFlush(operation)
         }
+    }
+
+    /// Whether a block will never be durable where it lies: its segment is flushed no more.
+    package func isBeyondFlush(_ entry: IndexEntry) -> Bool {
+        segments[entry.place.segment].state == .quarantined && !isDurable(entry)
     }
 
     func isDurable(_ entry: IndexEntry) -> Bool {

@@ -38,9 +38,11 @@ extension StagedStore {
         }
     }
 
-    /// Whether there is a copy on disk that a put is compared with, and not put in the place of.
-    package func isPresent(_ fingerprint: Fingerprint) -> Bool {
-        log.lookup(fingerprint).entry.map { !$0.isDamaged } ?? false
+    /// Whether there is a copy on disk that a put is compared with, and not put in the place of; a
+    /// `durable` one is where the copy will never be durable.
+    package func isPresent(_ fingerprint: Fingerprint, durable: Bool = false) -> Bool {
+        guard let entry = log.lookup(fingerprint).entry, !entry.isDamaged else { return false }
+        return !durable || !log.isBeyondFlush(entry)
     }
 
     var retains: Bool { configuration.inclusive }
@@ -50,10 +52,13 @@ extension StagedStore {
         let slot = operations.slots + Int(index)
         guard arena != nil else { return false }
         // A present key needs no slab: the log compares and answers.
-        if !slot.pointee.message.replace, isPresent(slot.pointee.fingerprint) {
+        let durability = slot.pointee.message.durability
+        if !slot.pointee.message.replace,
+            isPresent(slot.pointee.fingerprint, durable: durability == .durable)
+        {
             return false
         }
-        return slot.pointee.message.durability == .volatile || retains
+        return durability == .volatile || retains
             || slot.pointee.isUnwritten
             || !log.canAppend(request(index))
     }
@@ -139,7 +144,8 @@ extension StagedStore {
 
     private func appendStraight(_ index: Int32) {
         var made = request(index)
-        let present = isPresent(made.fingerprint) && !made.replace
+        let present =
+            !made.replace && isPresent(made.fingerprint, durable: made.durability == .durable)
         made.comparesOnly = !log.canAppend(made)
         guard present || !made.comparesOnly else {
             appendFromHeap(index, made)

@@ -56,6 +56,47 @@ import Testing
         #expect(outcomes.keys.allSatisfy { $0 == .stored || $0 == .failed }, "\(outcomes)")
     }
 
+    /// A device did not answer in time for a flush: what it holds can still be read, and counts as
+    /// lost. Where it lies it will never be durable; put once more to be so it is written anew.
+    @Test func whatAFlushGaveUpCanBePutAgain() throws {
+        let machine = SimulatedMachine()
+        for directory in ["/a", "/b"] { machine.addDevice(directory) }
+        let world = try World(
+            World.configuration(directories: ["/a", "/b"], staging: 0), machine: machine)
+        let space = world.namespace()
+        let log = world.store.log
+        log.stripeDevice = 1
+        log.stripeBytes = 0
+        func put(_ length: Int, _ durability: Durability = .written) -> StoreAnswer {
+            world.put(
+                "a", space, payload("a", revision: 0, length: length), durability: durability)
+        }
+        func pump(until isOver: () -> Bool) {
+            for _ in 0..<100_000 where !isOver() {
+                if !world.store.pump() { world.pause(1_000_000) }
+            }
+        }
+        let first = put(5000)
+        #expect(first.status == .stored)
+        machine.hang("/b")
+        let token = world.token()
+        world.store.flush(token: token, through: UInt64.max)
+        pump { world.sink.outcomes[token] != nil }
+        #expect(world.sink.outcomes[token]?.status == .failed)
+        machine.release("/b")
+        pump { log.devices[1].state == .healthy }
+        #expect(world.missed("a", space, revision: 0, length: 5000) == nil)
+        #expect(put(6000, .durable).status == .conflict)
+        let written = put(5000)
+        #expect(written.status == .alreadyPresent && written.version == first.version)
+        let again = put(5000, .durable)
+        #expect(again.status == .stored && again.version > first.version)
+        #expect(put(5000, .durable).status == .alreadyPresent)
+        try world.crash(.none)
+        #expect(world.missed("a", space, revision: 0, length: 5000) == nil)
+        world.checkAccounts()
+    }
+
     /// A put was answered as written, and the next flush failed: whoever asks for that version is
     /// told, however many flushes have been good since; who flushes everything is told once.
     @Test func aLostVersionIsTold() throws {

@@ -46,7 +46,9 @@ extension World {
                 "version \(answer.version) is not above \(client.highestAt), which was answered "
                     + "before the put: \(describe(client, answer))")
         }
-        if !client.operation.replace {
+        let mayBeAnew =
+            client.operation.durability == .durable && healthChanges > changesAtOpen
+        if !client.operation.replace, !mayBeAnew {
             // Something that had to be there was not.
             missed(client, "an insert found nothing")
         }

@@ -53,6 +53,12 @@ final class World {
     var hardship = false
     /// Changes of devices' health, and those that are neither read nor written at present.
     var healthChanges = 0
+    /// How many there had been at the last opening: what a silent device took with it since then
+    /// is written anew when it is put to be durable.
+    var changesAtOpen = 0
+    /// How many there had been when the last flush began that has ended: what was lost since then
+    /// the next one tells.
+    var changesAtFlush = 0
     var unreadable: Set<Int> = []
     var faultsOff = false
     var recoveredEvents = 0
@@ -140,6 +146,7 @@ final class World {
     @discardableResult
     func open() -> Bool {
         openings += 1
+        changesAtOpen = healthChanges
         if verbose { say("-- open \(openings)") }
         for attempt in 0..<4 {
             guard makeDriver(faults: attempt < 2 && !faultsOff) else { return false }
