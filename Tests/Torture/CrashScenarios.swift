@@ -53,8 +53,10 @@ struct CrashScenario: Sendable {
     }
 
     /// Puts until about one segment more has been written.
-    private static func fillSegment(_ world: World, from first: Int, segments: Int = 1) {
-        for round in 0..<(70 * segments) {
+    private static func fillSegment(
+        _ world: World, from first: Int, segments: Int = 1, eighths: Int = 0
+    ) {
+        for round in 0..<(eighths > 0 ? 9 * eighths : 70 * segments) {
             if world.failure != nil || world.simulated?.dead == true { return }
             world.scriptPut(
                 first + round % 6, length: 16 << 10, durability: .written, replace: true)
@@ -136,6 +138,22 @@ struct CrashScenario: Sendable {
             }
         ) { world in
             fillSegment(world, from: 4, segments: 2)
+        },
+        CrashScenario(
+            name: "checkpoints of moved blocks",
+            setup: { world in
+                few(world)
+                for key in 0..<4 { world.scriptPin(key) }
+                world.drain()
+                fillSegment(world, from: 4, segments: 3)
+            }
+        ) { world in
+            for _ in 0..<10 {
+                if world.failure != nil || world.simulated?.dead == true { return }
+                fillSegment(world, from: 4, eighths: 1)
+                world.checkpoint()
+            }
+            world.drain()
         },
         CrashScenario(
             name: "reclaim of hot blocks",

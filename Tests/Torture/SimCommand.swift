@@ -12,7 +12,7 @@ enum SimCommand {
     private static let twiceEvery = 64
 
     static func run(_ arguments: Arguments) -> Int32 {
-        arguments.only(["--seeds", "--operations", "--seed", "--first", "--threads"])
+        arguments.only(["--seeds", "--operations", "--seed", "--first", "--threads", "--seconds"])
         let operations = arguments.number("--operations", 1_000)
         let faults = !arguments.has("--no-faults")
         if arguments.string("--seed") != nil {
@@ -23,6 +23,8 @@ enum SimCommand {
         let seeds = arguments.number("--seeds", 200)
         let shared = Mutex<(tally: Tally, failures: [String], done: Int)>((Tally(), [], 0))
         let keepGoing = arguments.has("--keep-going")
+        // No seed is begun after so many seconds; 0 for all that were asked for.
+        let seconds = Double(arguments.number("--seconds", 0))
         let began = secondsNow()
         Workers.run(first..<(first + seeds), threads: arguments.number("--threads", 2)) {
             worker, piece in
@@ -43,7 +45,8 @@ enum SimCommand {
                 state.tally.add(result.tally)
                 state.done += 1
                 if let failure { state.failures.append("\(piece): \(failure)") }
-                return failure == nil || keepGoing
+                let isOver = seconds > 0 && secondsNow() - began > seconds
+                return (failure == nil || keepGoing) && !isOver
             }
         }
         let (tally, failures, done) = shared.withLock { ($0.tally, $0.failures, $0.done) }
@@ -52,7 +55,7 @@ enum SimCommand {
             "sim: \(done) seeds of \(operations) operations in "
                 + "\(decimal(secondsNow() - began)) s, \(failures.count) failed")
         if !failures.isEmpty { return 1 }
-        return seeds >= fullRun && faults ? complete(tally) : 0
+        return seeds >= fullRun && faults && seconds == 0 ? complete(tally) : 0
     }
 
     private static func complete(_ tally: Tally) -> Int32 {
