@@ -3,6 +3,7 @@
 
 import BlockIO
 import SegmentFormat
+import SimulatedDisk
 import Staging
 import Testing
 
@@ -142,6 +143,41 @@ import Testing
         #expect(world.sink.answers[token]?.status == .alreadyPresent)
         #expect(world.entry("s", space)?.isDamaged == false)
         #expect(world.get("s", space, length: value.count).1 == value)
+        world.checkAccounts()
+    }
+
+    /// A dump that tells where a block was moved to must not count before that place is flushed:
+    /// the moved block lies on a slow member, the dump on a fast one.
+    @Test func aCheckpointWaitsForTheBlocksThatItTellsOf() throws {
+        let machine = SimulatedMachine()
+        machine.addDevice("/a")
+        machine.addDevice("/b")
+        machine.setLatencyMultiplier("/b", 300)
+        let world = try World(
+            World.configuration(directories: ["/a", "/b"], mode: .store, staging: 0),
+            machine: machine)
+        let space = world.namespace()
+        let log = world.store.log
+        log.stripeDevice = 1
+        log.stripeBytes = 0
+        #expect(world.put("a", space, revision: 0, length: Self.length) == .stored)
+        world.seal(.fresh)
+        world.flush()
+        let source = try #require(world.entry("a", space)).place.segment
+        try #require(SegmentTable.device(source) == 1)
+        log.startVictim(1, source)
+        while log.statistics.reinsertedBlocks == 0 {
+            if !world.store.pump() { world.pause(10_000) }
+        }
+        let moved = try #require(world.entry("a", space))
+        #expect(!log.isDurable(moved) && moved.place.segment != source)
+        let token = world.token()
+        world.store.checkpoint(token: token)
+        while world.sink.outcomes[token] == nil, !log.isDurable(moved) {
+            if !world.store.pump() { world.pause(10_000) }
+        }
+        try world.crash(.none)
+        #expect(world.missed("a", space, revision: 0, length: Self.length) == nil)
         world.checkAccounts()
     }
 }
