@@ -97,6 +97,43 @@ import Testing
         world.checkAccounts()
     }
 
+    /// A flush that goes on without a device that does not answer settles what lies on the other,
+    /// and not what lies on that one.
+    @Test func aFlushBesideALateDeviceSettlesTheOthersAlone() throws {
+        let machine = SimulatedMachine()
+        for directory in ["/a", "/b"] { machine.addDevice(directory) }
+        let world = try World(
+            World.configuration(directories: ["/a", "/b"], staging: 0), machine: machine)
+        let space = world.namespace()
+        let log = world.store.log
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 5000, alignment: 4096)
+        defer { bytes.deallocate() }
+        func put(_ key: String, on device: Int) throws -> UInt64 {
+            log.stripeDevice = device
+            log.stripeBytes = 0
+            bytes.copyBytes(from: payload(key, revision: 0, length: 5000))
+            return try world.begin(.put, key, space, bytes: bytes) { $0.durability = .durable }
+        }
+        func pump(until isOver: () -> Bool) {
+            for _ in 0..<100_000 where !isOver() {
+                if !world.store.pump() { world.pause(1_000) }
+            }
+        }
+        world.flush()
+        let late = try put("late", on: 1)
+        pump { log.flush.isRunning }
+        machine.hang("/b")
+        let other = try put("other", on: 0)
+        pump { world.sink.answers[other] != nil }
+        #expect(world.sink.answers[other]?.status == .stored)
+        #expect(log.statistics.partedFlushes == 1)
+        #expect(world.sink.answers[late] == nil, "it is on the device that has not answered")
+        try world.crash(.none)
+        #expect(world.missed("other", space, revision: 0, length: 5000) == nil)
+        #expect(world.get("late", space, length: 5000).0.status == .miss)
+        world.checkAccounts()
+    }
+
     /// A put was answered as written, and the next flush failed: whoever asks for that version is
     /// told, however many flushes have been good since; who flushes everything is told once.
     @Test func aLostVersionIsTold() throws {

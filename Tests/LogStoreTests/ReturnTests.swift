@@ -259,15 +259,16 @@ extension World {
             to: Piece(
                 region: .process, offset: UInt64(UInt(bitPattern: bytes.baseAddress)),
                 length: UInt64(bytes.count)))
-        Array(key.utf8).withUnsafeBytes { keyBytes in
-            var operation = StoreOperation(
-                kind: kind, token: token, namespaceSlot: space, key: keyBytes)
-            operation.pieces = UnsafePointer(piece)
-            operation.pieceCount = 1
-            if kind == .put { operation.length = UInt32(bytes.count) }
-            change(&operation)
-            #expect(store.submit(operation))
-        }
+        let keyBytes = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: key.utf8.count, alignment: 1)  // kept, too
+        keyBytes.copyBytes(from: key.utf8)
+        var operation = StoreOperation(
+            kind: kind, token: token, namespaceSlot: space, key: UnsafeRawBufferPointer(keyBytes))
+        operation.pieces = UnsafePointer(piece)
+        operation.pieceCount = 1
+        if kind == .put { operation.length = UInt32(bytes.count) }
+        change(&operation)
+        #expect(store.submit(operation))
         return token
     }
 }
