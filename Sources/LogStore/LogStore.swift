@@ -153,6 +153,9 @@ package final class LogStore {
     /// more at the next opening, so a delete or put of the key tells the log that it is dead.
     var quarantinedKeys: Set<Fingerprint> = []
 
+    /// What recovery decided on, until records say so, too.
+    var unguarded: [UnguardedValue] = []
+
     init(parts: OpenedStore) throws(StoreError) {
         driver = parts.driver
         clock = parts.clock
@@ -272,6 +275,7 @@ package final class LogStore {
             advanceReclaim()
             heat.age(admittedBytes: statistics.admittedBytes)
             if advanceFlush() { progressed = true }
+            if !unguarded.isEmpty { advanceUnguarded() }
             advanceCheckpoint()
             if !lister.isIdle { advanceList() }
             advanceScrub()
@@ -288,7 +292,7 @@ package final class LogStore {
     package var isIdle: Bool {
         operations.inUse == 0 && flush.isIdle && backlog.isEmpty && recovery == nil
             && lister.isIdle && manifestState.isIdle && checkpointer.phase == .idle
-            && sweeper.slots.isEmpty && !scrub.isReading && !discard.isUnderWay
+            && sweeper.slots.isEmpty && unguarded.isEmpty && !scrub.isReading && !discard.isUnderWay
             && reclaimers.allSatisfy { $0.phase == .idle || isAtRest($0) } && !leavesRequests
     }
 

@@ -1,6 +1,6 @@
 // Contested keys: several values of a key were found, and no supersede record says that the newest
 // was flushed. They are read and checked from the newest on; the first that is whole is the key's,
-// and if none is, the oldest stays.
+// and if none is, the oldest stays. Once the store writes, the newest gets its record.
 
 import BlockIO
 import SegmentFormat
@@ -24,6 +24,14 @@ struct ContestedValue {
 /// stays behind, too.
 struct ContestedKey {
     var values: [ContestedValue]
+    var key: [UInt8]
+}
+
+/// A value that recovery decided for, whose older one no record says to be dead.
+struct UnguardedValue {
+    var fingerprint: Fingerprint
+    var namespaceSlot: UInt16
+    var version: UInt64
     var key: [UInt8]
 }
 
@@ -123,11 +131,51 @@ extension LogStore {
             for older in contested.values.dropLast() {
                 segments[older.entry.place.segment].holdsContested = true
             }
+            if contested.values[0].version < newest.version {
+                unguarded.append(
+                    UnguardedValue(
+                        fingerprint: fingerprint, namespaceSlot: newest.entry.namespaceSlot,
+                        version: newest.version, key: contested.key))
+            }
             return
         }
         statistics.recovery.contestedLost += 1
         recovery.contested[fingerprint]?.values.removeLast()
         if contested.values.count > 2 { recovery.contestedQueue.append(fingerprint) }
+    }
+
+    // MARK: Guarding what was decided
+
+    /// The newest values that were found whole beside older ones get the supersede records that a
+    /// crash has taken, or the older ones would come back when the newest's own record is damaged.
+    func advanceUnguarded() {
+        while let value = unguarded.last, operations.inUse + 8 < operations.capacity {
+            guard !readOnly, namespaces.isLive(value.namespaceSlot),
+                let entry = index.find(value.fingerprint), fullVersion(entry) == value.version
+            else {
+                unguarded.removeLast()
+                continue
+            }
+            let operation = operations.take(.relocate, token: 0)
+            guard operation >= 0 else { return }
+            let slot = operations.slots + Int(operation)
+            slot.pointee.fingerprint = value.fingerprint
+            slot.pointee.namespaceSlot = value.namespaceSlot
+            slot.pointee.version = value.version
+            slot.pointee.isRewrite = true
+            slot.pointee.abandoned = true  // nobody waits for it
+            slot.pointee.phase = .waitingForRecords
+            value.key.withUnsafeBytes {
+                operations.setKey(
+                    operation, $0, parent: UnsafeRawBufferPointer(start: nil, count: 0))
+            }
+            guard writeRecords(owner: operation, version: value.version, supersede: true) else {
+                operations.give(operation)
+                return
+            }
+            statistics.recovery.guardedAgain += 1
+            unguarded.removeLast()
+        }
     }
 
     /// Whether a stored image in memory passes every check.

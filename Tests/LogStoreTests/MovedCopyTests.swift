@@ -41,6 +41,39 @@ import Testing
         world.checkAccounts()
     }
 
+    /// A crash took the records of a replace, and recovery found the new value whole. It is guarded
+    /// anew: when its own record is damaged later, the older value does not come back.
+    @Test(arguments: [false, true])
+    func whatRecoveryDecidedOnIsGuarded(closed: Bool) throws {
+        let world = try World(World.configuration(staging: 0))
+        let space = world.namespace()
+        #expect(world.put("a", space, revision: 0, length: Self.length) == .stored)
+        world.flush()
+        #expect(world.put("a", space, revision: 1, length: Self.length, replace: true) == .stored)
+        loseRecords(world)
+        world.kill()
+        try world.open()
+        #expect(world.missed("a", space, revision: 1, length: Self.length) == nil)
+        #expect(world.store.log.statistics.recovery.guardedAgain == 1)
+        if closed {
+            world.close()
+            try world.open()
+        }
+        let place = try #require(world.entry("a", space)).place
+        world.flush()
+        world.flip(world.place(segment: place.segment, page: Int(place.page) - 1))
+        world.kill()
+        let machine = world.machine
+        for name in machine.fileNames("/store") where name.hasPrefix("checkpoint") {
+            for page in 0..<(machine.fileSize("/store", name) ?? 0) / 4096 {
+                machine.flipBit("/store", name, offset: page * 4096 + 100, bit: 1)
+            }
+        }
+        try world.open()
+        #expect(world.get("a", space, length: Self.length).0.status == .miss)
+        world.checkAccounts()
+    }
+
     /// Two replaces in a row that a crash cut short: what was before them is durable.
     @Test func theOldestOutlivesTwoTornReplaces() throws {
         let world = try World(World.configuration(staging: 0))
