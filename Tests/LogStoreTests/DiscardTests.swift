@@ -3,11 +3,12 @@
 // or does not give the room back, costs no more than that.
 
 import BlockIO
-import LogStore
 import SegmentFormat
 import SimulatedDisk
 import Staging
 import Testing
+
+@testable import LogStore
 
 @Suite struct DiscardTests {
     private static let length = 60_000
@@ -55,6 +56,39 @@ import Testing
                 (StoreFiles.segment(SegmentTable.local(id)), segment.discardPage == 0))
         }
         return found
+    }
+
+    /// Not even when it is the segment whose turn it would be.
+    @Test func whatIsBeingForgottenIsNotWrittenTo() throws {
+        let (world, space) = try open(noise: true)
+        let log = world.store.log
+        let bytes = UnsafeMutableRawBufferPointer.allocate(
+            byteCount: Self.length, alignment: 4096)
+        defer { bytes.deallocate() }
+        var number = 0
+        func putOne() throws {
+            number += 1
+            bytes.copyBytes(from: payload("key-\(number)", revision: 0, length: Self.length))
+            let token = try world.begin(.put, "key-\(number)", space, bytes: bytes) { _ in }
+            while world.sink.answers[token] == nil {
+                if !world.store.pump() { world.pause(1_000) }
+            }
+            #expect(world.sink.answers[token]?.status == .stored)
+        }
+        while !log.discard.isUnderWay { try putOne() }
+        let held = log.discard.segment
+        log.reclaimers[0].clean.removeAll { $0 == held }
+        log.reclaimers[0].clean.insert(held, at: 0)
+        for stream in log.streams.indices where log.streams[stream].kind == .fresh {
+            log.closeSegment(stream)
+        }
+        try putOne()
+        #expect(log.discard.holds(held), "it takes longer than a put")
+        #expect(world.entry("key-\(number)", space)?.place.segment != held)
+        world.settle()
+        let reason = world.missed("key-\(number)", space, revision: 0, length: Self.length)
+        #expect(reason == nil)
+        world.checkAccounts()
     }
 
     @Test func whatLayInRecycledSegmentsIsForgottenAndTheRoomIsKept() throws {

@@ -134,6 +134,38 @@ import Testing
         world.checkAccounts()
     }
 
+    /// What is still being written when a flush begins is not among what it made durable.
+    @Test func aFlushRaisesTheWatermarkToWhatHadEnded() throws {
+        let machine = SimulatedMachine()
+        for directory in ["/a", "/b"] { machine.addDevice(directory) }
+        let world = try World(
+            World.configuration(directories: ["/a", "/b"], staging: 0), machine: machine)
+        let space = world.namespace()
+        let log = world.store.log
+        log.stripeDevice = 0
+        log.stripeBytes = 0
+        let first = world.put("first", space, payload("first", revision: 0, length: 5000))
+        log.stripeDevice = 1
+        log.stripeBytes = 0
+        machine.hang("/b")
+        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 5000, alignment: 4096)
+        defer { bytes.deallocate() }
+        bytes.copyBytes(from: payload("late", revision: 0, length: 5000))
+        let late = try world.begin(.put, "late", space, bytes: bytes) { $0.durability = .written }
+        world.store.pump()
+        let token = world.token()
+        world.store.flush(token: token, through: first.version)
+        for _ in 0..<10_000 where world.sink.outcomes[token] == nil {
+            if !world.store.pump() { world.pause(1_000) }
+        }
+        #expect(world.sink.outcomes[token]?.status == .done)
+        #expect(world.sink.answers[late] == nil && log.nextVersion > first.version)
+        #expect(log.durableVersion == first.version)
+        machine.release("/b")
+        world.settle()
+        #expect(world.sink.answers[late]?.status == .stored)
+    }
+
     /// A put was answered as written, and the next flush failed: whoever asks for that version is
     /// told, however many flushes have been good since; who flushes everything is told once.
     @Test func aLostVersionIsTold() throws {
