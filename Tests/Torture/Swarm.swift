@@ -129,7 +129,8 @@ struct Swarm {
         log.scrubBytesPerSecond = [0, 20_000_000, 2_000_000_000][Int(seed / 19 % 3)]
         log.discardBytesPerSecond = [0, 20_000_000, 20_000_000_000][Int(seed / 23 % 3)]
         log.freshStreams = [4, 1, 2][Int(seed / 29 % 3)]
-        log.segmentsPerStream = 2
+        // Where nothing is evicted, open segments of several streams would be most of so few.
+        log.segmentsPerStream = mode == .cache ? 2 : 4
         log.holder = "torture"
     }
 
