@@ -148,13 +148,20 @@ extension LogStore {
 
     /// The newest values that were found whole beside older ones get the supersede records that a
     /// crash has taken, or the older ones would come back when the newest's own record is damaged.
+    /// Not before they are flushed: until then the next crash may take them, and leave the older.
     func advanceUnguarded() {
+        guard !flush.isFirst else { return }
         while let value = unguarded.last, operations.inUse + 8 < operations.capacity {
             guard !readOnly, namespaces.isLive(value.namespaceSlot),
-                let entry = index.find(value.fingerprint), fullVersion(entry) == value.version
+                let entry = index.find(value.fingerprint), fullVersion(entry) == value.version,
+                !isBeyondFlush(entry)
             else {
                 unguarded.removeLast()
                 continue
+            }
+            guard isDurable(entry) else {
+                flush.isWanted = true
+                return
             }
             let operation = operations.take(.relocate, token: 0)
             guard operation >= 0 else { return }
