@@ -168,6 +168,31 @@ import Testing
         world.checkAccounts()
     }
 
+    /// The pass that finds a footer rotten goes on by the groups of that segment.
+    @Test func rotBehindARottenFooterIsFoundAtOnce() throws {
+        let (world, space) = try filled()
+        let segment = try #require(world.segment(.sealed))
+        let keys = sealed(world, space).filter {
+            world.entry("key-\($0)", space)?.place.segment == segment
+        }
+        let last = try #require(keys.last)
+        let pages = world.descriptorPages(segment, .footer)
+        world.flip(world.place(segment: segment, page: try #require(pages.first)))
+        world.flip(try world.place("key-\(last)", space))
+        let log = world.store.log
+        for _ in 0..<200_000 where log.statistics.scrub.damagedPages == 0 {
+            if !world.store.pump() { world.driver.wait(until: world.store.nextDeadline) }
+        }
+        #expect(log.statistics.scrub.damagedPages > 0)
+        let passes = log.statistics.scrub.passes
+        for _ in 0..<200_000 where log.statistics.scrub.passes == passes {
+            if !world.store.pump() { world.driver.wait(until: world.store.nextDeadline) }
+        }
+        #expect(log.statistics.scrub.damagedBlocks == 1)
+        world.settle()
+        #expect(misses(world, space) == [last: .quarantined])
+    }
+
     @Test(arguments: [true, false])
     func rotInHeaderOrTrailerIsTold(isHeader: Bool) throws {
         let (world, space) = try filled()
