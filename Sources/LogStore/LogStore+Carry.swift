@@ -49,6 +49,7 @@ extension LogStore {
     func carriedRecordEnded(_ operation: Int32) {
         if operations[operation].errno != 0 {
             if operations[operation].isRewrite {
+                if operations[operation].abandoned { statistics.unguardedReplaces += 1 }
                 finish(operation, .failed)
                 return
             }
@@ -150,6 +151,8 @@ extension LogStore {
     /// A flush that carrying waited for has ended.
     func carryingFlushed(_ operation: Int32, failed: Bool) {
         if operations[operation].isRewrite {
+            // What recovery decided on, for which nobody waits.
+            if failed, operations[operation].abandoned { statistics.unguardedReplaces += 1 }
             finish(operation, failed ? .failed : .stored)
             return
         }

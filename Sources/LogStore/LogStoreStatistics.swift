@@ -116,7 +116,8 @@ package struct RecoveryStatistics: Sendable {
     package var damagedSegments: UInt64 = 0
     package var contested: UInt64 = 0
     package var contestedLost: UInt64 = 0
-    /// Keys of those that got a record of which value is theirs.
+    /// Keys of those for which a record of which value is theirs was begun; one that could not be
+    /// written counts among `unguardedReplaces`.
     package var guardedAgain: UInt64 = 0
     package var indexOverflow: UInt64 = 0
     package var damagedCheckpoints: UInt64 = 0
