@@ -515,7 +515,7 @@ extension LogStore {
     func groupWritten(_ group: Int32, _ completion: IOCompletion) {
         let target = groups + Int(group)
         target.pointee.pendingIO -= 1
-        pacedEnded(SegmentTable.device(target.pointee.segment))
+        groupWriteEnded(SegmentTable.device(target.pointee.segment), completion.result)
         if completion.result < 0, target.pointee.errno == 0 {
             target.pointee.errno = Int32(truncatingIfNeeded: -completion.result)
         }

@@ -221,7 +221,7 @@ package final class LogStore {
         streams.reserveCapacity((3 + freshStreams) * devices.count)
         for index in devices.indices {
             reclaimers.append(Reclaimer(device: index, segmentPages: segmentPages))
-            pacers.append(WritePacer())
+            pacers.append(WritePacer(least: configuration.pacedWrites))
             meters.append(ReadMeter())
             lanes.append(DeviceLane())
         }

@@ -44,8 +44,8 @@ package struct LogStoreConfiguration: Sendable {
     package var bypassBytes: Int = 64 << 10
     /// Groups of one stream in flight before further ones wait to fill.
     package var groupsInFlight: Int = 4
-    /// Requests of 128 KiB that groups have under way on a device while it is read; 0 for as many
-    /// and as large as without readers.
+    /// Requests of 128 KiB that groups have under way on a device while it is read, at the least
+    /// (see WriteShare); 0 for as many and as large as without readers.
     package var pacedWrites: Int = 3
     /// Bytes a second that are read to find what has rotted; 0 for no such reading. Off unless
     /// asked for: each read is checked anyway, so in a cache rot costs a miss, found or not, and a

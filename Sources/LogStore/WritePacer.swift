@@ -29,6 +29,10 @@ struct WritePacer {
     var reads = 0
     /// When the last one ended, monotonic nanoseconds.
     var readUntil: UInt64 = 0
+    /// How many may be under way while the device is read.
+    var share: WriteShare
+
+    init(least: Int) { share = WriteShare(least: least) }
 }
 
 extension LogStore {
@@ -87,7 +91,7 @@ extension LogStore {
     /// Hands over what may go now.
     func advancePacer(_ device: Int) {
         guard !pacers[device].queue.isEmpty || !pacers[device].later.isEmpty else { return }
-        let limit = isPaced(device) ? configuration.pacedWrites : Int.max
+        let limit = isPaced(device) ? pacers[device].share.limit : Int.max
         while pacers[device].underWay < limit, let request = nextPaced(device, limit) {
             pacers[device].underWay += 1
             issue(request, on: device)
@@ -110,6 +114,14 @@ extension LogStore {
     func pacedEnded(_ device: Int) {
         pacers[device].underWay -= 1
         advancePacer(device)
+    }
+
+    /// A request of a group has ended.
+    func groupWriteEnded(_ device: Int, _ result: Int64) {
+        pacedEnded(device)
+        pacers[device].share.wrote(
+            UInt64(max(0, result)), now: clock.monotonic, isPaced: isPaced(device),
+            isFull: pacers[device].underWay >= pacers[device].share.limit)
     }
 
     @inline(__always)

@@ -127,6 +127,10 @@ import Testing
     private func shares(
         paced: Int, reading: Bool, writing: Bool, dumping: Bool = false
     ) throws -> Shares {
+        try load(paced: paced).run(reading: reading, writing: writing, dumping: dumping)
+    }
+
+    private func load(paced: Int) throws -> Load {
         var configuration = World.configuration(segments: 40, staging: 0)
         configuration.log.groupBytes = 1 << 20
         configuration.log.pacedWrites = paced
@@ -142,7 +146,7 @@ import Testing
             }
             #expect(pinned.status == .done)
         }
-        return Load(world, space).run(reading: reading, writing: writing, dumping: dumping)
+        return Load(world, space)
     }
 
     /// Dumps, one after the other, have the device when nobody else wants it.
@@ -172,6 +176,52 @@ import Testing
         #expect(wait <= 2)
         #expect(kept >= 0.5)
         #expect(both.p99 < unpaced.p99)
+    }
+
+    /// A store that has seen its writer alone lets it have half of that rate beside readers, though
+    /// it begins with less; one that has not keeps the least.
+    @Test func theWriterComesToHalfOfItsRate() throws {
+        let load = try load(paced: 1)
+        let unknown = load.run(reading: true, writing: true)
+        #expect(load.world.store.log.pacers[0].share.limit == 1)
+        let writer = load.run(reading: false, writing: true)
+        #expect(load.world.store.log.pacers[0].share.alone > 0)
+        let alone = load.run(reading: true, writing: false)
+        let both = load.run(reading: true, writing: true)
+        let kept = Double(both.puts) / Double(writer.puts)
+        let least = Double(unknown.puts) / Double(writer.puts)
+        let wait = Double(both.p99) / Double(alone.p99)
+        print(
+            "the writer keeps \(least) with one request, \(kept) with "
+                + "\(load.world.store.log.pacers[0].share.limit), gets wait x \(wait)")
+        #expect(least < 0.4)
+        #expect(kept >= 0.45 && kept <= 0.7)
+        #expect(wait <= 2)
+    }
+
+    /// A writer that asks for little does not get its readers longer queues.
+    @Test func aWriterThatAsksForLittleGetsNoMore() {
+        var share = WriteShare(least: 3)
+        var now: UInt64 = 1
+        func write(_ nanoseconds: UInt64, times: Int, isPaced: Bool, isFull: Bool = true) {
+            for _ in 0..<times {
+                now += nanoseconds
+                share.wrote(128 << 10, now: now, isPaced: isPaced, isFull: isFull)
+            }
+        }
+        // One gigabyte a second alone; beside readers a quarter, but with pauses.
+        write(131_072, times: 2000, isPaced: false)
+        #expect(share.alone > 0.99e9 && share.alone < 1.01e9)
+        for _ in 0..<100 {
+            write(524_288, times: 30, isPaced: true)
+            write(10_000_000, times: 1, isPaced: true, isFull: false)
+        }
+        #expect(share.limit == 3)
+        // Without pauses it gets more, up to the most, and none of it stays where it has enough.
+        write(524_288, times: 2000, isPaced: true)
+        #expect(share.limit == WriteShare.most)
+        write(100_000, times: 10_000, isPaced: true)
+        #expect(share.limit == 3)
     }
 
     /// Records do not queue behind values that give way to reads: a delete takes no longer.
