@@ -13,12 +13,9 @@ import Testing
     private func twoDevices(
         mode: StoreMode = .cache, segments: Int = 12
     ) throws -> (World, UInt16) {
-        let machine = SimulatedMachine()
-        for directory in Self.pair { machine.addDevice(directory) }
         let world = try World(
             World.configuration(
-                directories: Self.pair, segments: segments, mode: mode, staging: 0),
-            machine: machine)
+                directories: Self.pair, segments: segments, mode: mode, staging: 0))
         return (world, world.namespace())
     }
 

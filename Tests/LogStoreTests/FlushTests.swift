@@ -59,10 +59,9 @@ import Testing
     /// A device did not answer in time for a flush: what it holds can still be read, and counts as
     /// lost. Where it lies it will never be durable; put once more to be so it is written anew.
     @Test func whatAFlushGaveUpCanBePutAgain() throws {
-        let machine = SimulatedMachine()
-        for directory in ["/a", "/b"] { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: ["/a", "/b"], staging: 0), machine: machine)
+            World.configuration(directories: ["/a", "/b"], staging: 0))
+        let machine = world.machine
         let space = world.namespace()
         let log = world.store.log
         log.stripeDevice = 1
@@ -100,10 +99,9 @@ import Testing
     /// A flush that goes on without a device that does not answer settles what lies on the other,
     /// and not what lies on that one.
     @Test func aFlushBesideALateDeviceSettlesTheOthersAlone() throws {
-        let machine = SimulatedMachine()
-        for directory in ["/a", "/b"] { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: ["/a", "/b"], staging: 0), machine: machine)
+            World.configuration(directories: ["/a", "/b"], staging: 0))
+        let machine = world.machine
         let space = world.namespace()
         let log = world.store.log
         let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 5000, alignment: 4096)
@@ -136,10 +134,9 @@ import Testing
 
     /// What is still being written when a flush begins is not among what it made durable.
     @Test func aFlushRaisesTheWatermarkToWhatHadEnded() throws {
-        let machine = SimulatedMachine()
-        for directory in ["/a", "/b"] { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: ["/a", "/b"], staging: 0), machine: machine)
+            World.configuration(directories: ["/a", "/b"], staging: 0))
+        let machine = world.machine
         let space = world.namespace()
         let log = world.store.log
         log.stripeDevice = 0

@@ -32,11 +32,9 @@ import Testing
 
     /// Tombstones are kept for a member that is away until it is struck, for good.
     @Test func aMemberIsStruckWhenThatIsDurable() throws {
-        let machine = SimulatedMachine()
-        for directory in ["/a", "/b"] { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: ["/a", "/b"], mode: .store, staging: 0),
-            machine: machine)
+            World.configuration(directories: ["/a", "/b"], mode: .store, staging: 0))
+        let machine = world.machine
         world.close()
         machine.detach("/b")
         try world.open()

@@ -39,10 +39,9 @@ import Testing
 
     /// A block is found damaged, twice, and has been replaced meanwhile: the new copy stays.
     @Test func aFailingReadLeavesTheCopyThatHasTakenThePlace() throws {
-        let machine = SimulatedMachine()
-        for directory in ["/a", "/b"] { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: ["/a", "/b"], staging: 0), machine: machine)
+            World.configuration(directories: ["/a", "/b"], staging: 0))
+        let machine = world.machine
         let space = world.namespace()
         let log = world.store.log
         log.stripeDevice = 1

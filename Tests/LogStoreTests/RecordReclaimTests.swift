@@ -17,11 +17,8 @@ import Testing
     /// Twenty blocks on one member, of which ten are deleted; the records of that are in two sealed
     /// segments.
     private func world(_ directories: [String], valuesOn device: Int) throws -> (World, UInt16) {
-        let machine = SimulatedMachine()
-        if directories.count > 1 { for directory in directories { machine.addDevice(directory) } }
         let world = try World(
-            World.configuration(directories: directories, mode: .store, staging: 0),
-            machine: machine)
+            World.configuration(directories: directories, mode: .store, staging: 0))
         let space = world.namespace()
         world.store.log.stripeDevice = device
         world.store.log.stripeBytes = 0

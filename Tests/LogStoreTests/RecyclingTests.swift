@@ -12,12 +12,9 @@ import Testing
 
     /// Ten blocks on the third member, all deleted; their tombstones are on the first and second.
     private func deletedOnTheThird() throws -> (World, UInt16) {
-        let machine = SimulatedMachine()
-        for directory in Self.three { machine.addDevice(directory) }
         let world = try World(
             World.configuration(
-                directories: Self.three, segments: 8, mode: .store, staging: 0),
-            machine: machine)
+                directories: Self.three, segments: 8, mode: .store, staging: 0))
         let space = world.namespace()
         world.store.log.stripeDevice = 2
         world.store.log.stripeBytes = 0

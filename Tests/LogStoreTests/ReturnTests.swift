@@ -22,11 +22,8 @@ import Testing
     private func world(
         _ directories: [String], mode: StoreMode
     ) throws -> (World, UInt16) {
-        let machine = SimulatedMachine()
-        for directory in directories { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: directories, mode: mode, staging: 0),
-            machine: machine)
+            World.configuration(directories: directories, mode: mode, staging: 0))
         return (world, world.namespace())
     }
 

@@ -26,14 +26,12 @@ import Testing
     private func twoDevices(
         segments: Int = 40, latency: LatencyModel = drive, staging: Int = 0
     ) throws -> (World, UInt16) {
-        let machine = SimulatedMachine()
-        for directory in Self.pair { machine.addDevice(directory) }
         var configuration = World.configuration(
             directories: Self.pair, segments: segments, staging: staging)
         configuration.log.groupBytes = 1 << 20
         configuration.log.indexEntries = 1 << 14
         configuration.log.operations = 1024
-        let world = try World(configuration, machine: machine, latency: latency)
+        let world = try World(configuration, latency: latency)
         return (world, world.namespace())
     }
 

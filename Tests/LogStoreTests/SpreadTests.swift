@@ -28,11 +28,9 @@ import Testing
     private func outage(
         of lost: Int, absent: Bool, mode: StoreMode, sealed: Bool = false
     ) throws -> Outage {
-        let machine = SimulatedMachine()
-        for directory in Self.pair { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: Self.pair, mode: mode, staging: 0),
-            machine: machine)
+            World.configuration(directories: Self.pair, mode: mode, staging: 0))
+        let machine = world.machine
         let made = Outage(world: world, space: world.namespace())
         world.store.log.stripeDevice = lost
         world.store.log.stripeBytes = 0
@@ -130,10 +128,9 @@ import Testing
     /// turn now, and the third may be away.
     @Test func bothCopiesOnAThirdMemberAreSpread() throws {
         let three = ["/a", "/b", "/c"]
-        let machine = SimulatedMachine()
-        for directory in three { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: three, mode: .store, staging: 0), machine: machine)
+            World.configuration(directories: three, mode: .store, staging: 0))
+        let machine = world.machine
         let space = world.namespace()
         world.store.log.stripeDevice = 0
         for number in 0..<20 {
@@ -173,11 +170,8 @@ import Testing
 
     /// What is wanted and cannot be done yet is looked at again although the owner sleeps.
     @Test func spreadingWakesTheOwner() throws {
-        let machine = SimulatedMachine()
-        for directory in Self.pair { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: Self.pair, mode: .store, staging: 0),
-            machine: machine)
+            World.configuration(directories: Self.pair, mode: .store, staging: 0))
         #expect(world.store.nextDeadline == UInt64.max)
         world.store.log.spreading.isWanted = true
         world.store.log.spreading.lookAt = world.clock.monotonic + 1_000_000_000

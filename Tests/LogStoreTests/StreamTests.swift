@@ -19,9 +19,7 @@ import Testing
             directories: directories, segments: segments, mode: mode, staging: 0)
         configuration.log.freshStreams = streams
         configuration.log.segmentsPerStream = 2
-        let machine = SimulatedMachine()
-        if directories.count > 1 { for directory in directories { machine.addDevice(directory) } }
-        return try World(configuration, machine: machine)
+        return try World(configuration)
     }
 
     private func put(_ world: World, _ number: Int, _ space: UInt16) -> Status {

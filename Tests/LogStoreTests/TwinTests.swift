@@ -32,10 +32,9 @@ import Testing
     @Test(arguments: [StoreMode.store, .cache])
     func theTwinsOfAMemberThatIsGoneAreWrittenAgain(mode: StoreMode) throws {
         let three = ["/a", "/b", "/c"]
-        let machine = SimulatedMachine()
-        for directory in three { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: three, mode: mode, staging: 0), machine: machine)
+            World.configuration(directories: three, mode: mode, staging: 0))
+        let machine = world.machine
         let space = world.namespace()
         world.store.log.stripeDevice = 2
         world.store.log.stripeBytes = 0
@@ -79,10 +78,9 @@ import Testing
     /// The same, and a crash before anything of it was done: it is found out at the opening.
     @Test func aCrashAfterAMemberIsStruck() throws {
         let three = ["/a", "/b", "/c"]
-        let machine = SimulatedMachine()
-        for directory in three { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: three, mode: .store, staging: 0), machine: machine)
+            World.configuration(directories: three, mode: .store, staging: 0))
+        let machine = world.machine
         let space = world.namespace()
         world.store.log.stripeDevice = 2
         world.store.log.stripeBytes = 0
@@ -147,10 +145,9 @@ import Testing
     /// not told as two members, and is mended once there is room.
     @Test func copiesThatFoundNoRoomAreSpreadLater() throws {
         let pair = ["/a", "/b"]
-        let machine = SimulatedMachine()
-        for directory in pair { machine.addDevice(directory) }
         let world = try World(
-            World.configuration(directories: pair, mode: .store, staging: 0), machine: machine)
+            World.configuration(directories: pair, mode: .store, staging: 0))
+        let machine = world.machine
         let space = world.namespace()
         world.store.log.stripeDevice = 0
         world.store.log.stripeBytes = 0

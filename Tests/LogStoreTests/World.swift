@@ -68,11 +68,17 @@ final class World: Harness {
         return StagedConfiguration(log: log, stagingBytes: staging, inclusive: inclusive)
     }
 
+    /// Of several directories each is a device of its own, unless a machine is given.
     init(
         _ configuration: StagedConfiguration = World.configuration(),
-        machine: SimulatedMachine = SimulatedMachine(), faults: FaultPlan = .none,
+        machine given: SimulatedMachine? = nil, faults: FaultPlan = .none,
         seed: UInt64 = 1, latency: LatencyModel = .constant(100_000)
     ) throws {
+        let machine = given ?? SimulatedMachine()
+        let directories = configuration.log.directories
+        if given == nil, directories.count > 1 {
+            for directory in directories { machine.addDevice(directory) }
+        }
         self.configuration = configuration
         self.machine = machine
         self.faults = faults
