@@ -77,6 +77,8 @@ extension World {
         drain()
         pump(until: { store.isIdle && self.nothingInFlight }, "quiet")
         guard failure == nil, simulated?.dead != true else { return }
+        // Purged in vain, which leaves the store read-only: its entries stay, and have no name.
+        guard !model.namespaces.contains(where: { $0.uncertain && $0.slot == nil }) else { return }
         var pages: [UInt32: UInt32] = [:]
         var blocks: [UInt32: UInt32] = [:]
         var found = 0
