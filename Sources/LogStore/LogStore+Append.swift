@@ -270,6 +270,7 @@ extension LogStore {
         let wanted = only == nil ? 2 : 1
         guard operations.inUse + wanted <= operations.capacity else { return false }
         operations[owner].pendingRecords = Int32(wanted)
+        operations[owner].recordPlaces = (nil, nil)
         for copy in 0..<wanted {
             let kind = only ?? (copy == 0 ? .recordsA : .recordsB)
             let record = operations.take(.record, token: 0)

@@ -269,13 +269,13 @@ extension LogStore {
     func flushed(_ operation: Int32, failed: UInt32) {
         let slot = operations.slots + Int(operation)
         if slot.pointee.kind == .relocate {
-            carryingFlushed(operation, failed: failed != 0)
+            carryingFlushed(operation, failed: failed != 0 || recordsAreHit(slot.pointee))
             return
         }
         // Records lie on devices of their own choice: any failure fails what needed records.
         let needsRecords = slot.pointee.kind == .delete || slot.pointee.replace
         let concerns =
-            needsRecords && failed != 0
+            needsRecords && failed != 0 || recordsAreHit(slot.pointee)
             || slot.pointee.kind != .delete && isHit(slot.pointee, failed: failed)
         if slot.pointee.phase == .waitingForValueFlush && !slot.pointee.raising {
             segments[slot.pointee.segment].unpublished -= 1
@@ -321,6 +321,17 @@ extension LogStore {
         if failed & (1 << UInt32(SegmentTable.device(slot.segment))) != 0 { return true }
         let state = segments.pointer(slot.segment)
         return state.pointee.flushFailed && slot.page >= state.pointee.flushedPages
+    }
+
+    /// The same of its records.
+    private func recordsAreHit(_ slot: OperationSlot) -> Bool {
+        func isHit(_ place: Place?) -> Bool {
+            guard let place else { return false }
+            let state = segments.pointer(place.segment)
+            // A record has no pages: its place is the end of the descriptors.
+            return state.pointee.flushFailed && place.page > state.pointee.flushedPages
+        }
+        return isHit(slot.recordPlaces.0) || isHit(slot.recordPlaces.1)
     }
 
     /// A put that was acknowledged from staging, and whose write a failed flush has thrown in

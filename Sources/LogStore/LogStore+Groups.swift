@@ -623,6 +623,7 @@ extension LogStore {
         let slot = operations.slots + Int(operation)
         if slot.pointee.kind == .record {
             let owner = slot.pointee.owner
+            noteRecord(owner, Place(segment: slot.pointee.segment, page: slot.pointee.page))
             operations.give(operation)
             recordEnded(owner)
             return
@@ -679,6 +680,15 @@ extension LogStore {
             waitForFlush(operation)
         } else {
             finish(operation, .stored)
+        }
+    }
+
+    private func noteRecord(_ owner: Int32, _ place: Place) {
+        let slot = operations.slots + Int(owner)
+        if slot.pointee.recordPlaces.0 == nil {
+            slot.pointee.recordPlaces.0 = place
+        } else {
+            slot.pointee.recordPlaces.1 = place
         }
     }
 

@@ -113,6 +113,8 @@ package struct OperationSlot {
     var ownTable: UnsafeMutableRawPointer?
     var pendingIO: Int32 = 0
     var pendingRecords: Int32 = 0
+    /// Where its records were written, as far as they have been.
+    var recordPlaces: (Place?, Place?) = (nil, nil)
     var errno: Int32 = 0
     /// When a timed read was handed over, 0 for one that is not timed; its bytes, and what the
     /// meter said then.

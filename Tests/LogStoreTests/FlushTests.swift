@@ -56,6 +56,53 @@ import Testing
         #expect(outcomes.keys.allSatisfy { $0 == .stored || $0 == .failed }, "\(outcomes)")
     }
 
+    /// The records of a delete are written while a flush of their segment is on its way that
+    /// fails: the next flush, which is good, says nothing of them.
+    @Test(arguments: [["/store"], ["/a", "/b"]])
+    func aDeleteBesideAFailingFlush(directories: [String]) throws {
+        var failed = 0
+        for seed in 1...12 as ClosedRange<UInt64> {
+            let world = try World(
+                World.configuration(directories: directories, mode: .store, staging: 0),
+                seed: seed, latency: .nvme)
+            let space = world.namespace()
+            for key in ["first", "second", "third"] {
+                #expect(world.put(key, space, revision: 0, length: 5000) == .stored)
+            }
+            world.flush()
+            world.store.shutdown()
+            var faults = FaultPlan.none
+            faults[.syncError] = 1
+            try world.reopen(faults, enabled: false)
+            world.settle()
+            let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 64, alignment: 64)
+            defer { bytes.deallocate() }
+            // The flush of this one is the one that fails.
+            world.driver.faultsEnabled = true
+            let before = try world.begin(.delete, "second", space, bytes: bytes)
+            while !world.store.log.flush.isRunning {
+                if !world.store.pump() { world.pause(10_000_000) }
+            }
+            world.driver.faultsEnabled = false
+            let beside = try world.begin(.delete, "first", space, bytes: bytes)
+            while world.sink.answers[before] == nil || world.sink.answers[beside] == nil {
+                if !world.store.pump() { world.pause(10_000_000) }
+            }
+            #expect(world.sink.answers[before]?.status == .failed)
+            let status = world.sink.answers[beside]?.status
+            #expect(status == .deleted || status == .failed)
+            if status == .failed { failed += 1 }
+            #expect(world.run(.delete, "third", space).status == .deleted)
+            try world.crash(.none)
+            if status == .deleted {
+                #expect(world.missed("first", space, revision: 0, length: 5000) != nil)
+            }
+            #expect(world.missed("third", space, revision: 0, length: 5000) != nil)
+            world.checkAccounts()
+        }
+        #expect(failed > 0)
+    }
+
     /// A device did not answer in time for a flush: what it holds can still be read, and counts as
     /// lost. Where it lies it will never be durable; put once more to be so it is written anew.
     @Test func whatAFlushGaveUpCanBePutAgain() throws {

@@ -188,7 +188,7 @@ struct Model {
         key.deleteLingers = false
         // An evicted version may lie in a segment not yet written over, and be found again when a
         // newer one has been evicted too: of values, the floor holds where nothing was evicted.
-        if damage >= 2 {
+        if damage >= 2 || damage == 1 && deviceAway {
             // Both copies of a tombstone may be gone: nothing from before holds, then or later.
             key.floor = 0
             key.deletedFloor = 0

@@ -21,6 +21,7 @@ extension World {
         copy.controls = controls
         copy.away = away
         copy.hardship = hardship
+        copy.leftBeside = leftBeside
         copy.openings = openings + 1000
         copy.inheritedDurable = store?.durableVersion ?? 0
         return copy

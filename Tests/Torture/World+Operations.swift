@@ -328,7 +328,7 @@ extension World {
     }
 
     func detach() {
-        guard let machine, swarm.devices == 2, !anyAway else { return }
+        guard let machine, swarm.devices == 2, !anyAway, !leftBeside else { return }
         // Deletes made while the other one was out are not yet safe without this one.
         guard let store else { return }
         for _ in 0..<400 where !store.log.recordsAreSpread { step() }

@@ -51,6 +51,8 @@ final class World {
     var away: [Bool] = [false, false]
     /// Space was taken away, or a device: puts may fail.
     var hardship = false
+    /// A life ended with both copies of a record on one member: the next one cannot always tell.
+    var leftBeside = false
     /// Changes of devices' health, and those that are neither read nor written at present.
     var healthChanges = 0
     /// How many there had been at the last opening: what a silent device took with it since then
@@ -311,6 +313,9 @@ final class World {
         if let store {
             collectStatistics(store)
             model.evictedBefore += store.log.statistics.evictedBlocks
+            // Of a member that was known to be away the next life knows what it lacks.
+            let known = store.log.devices.contains { $0.state == .absent || $0.state == .out }
+            if store.isRecovered, !known, !store.log.recordsAreSpread { leftBeside = true }
         }
         tiered = nil
         unreadable = []
