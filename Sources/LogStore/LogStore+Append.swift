@@ -288,6 +288,16 @@ extension LogStore {
         }
         return true
     }
+
+    /// One of them has been written.
+    func noteRecord(_ owner: Int32, _ place: Place) {
+        let slot = operations.slots + Int(owner)
+        if slot.pointee.recordPlaces.0 == nil {
+            slot.pointee.recordPlaces.0 = place
+        } else {
+            slot.pointee.recordPlaces.1 = place
+        }
+    }
 }
 
 extension Int32 {

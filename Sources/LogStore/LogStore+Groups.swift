@@ -683,15 +683,6 @@ extension LogStore {
         }
     }
 
-    private func noteRecord(_ owner: Int32, _ place: Place) {
-        let slot = operations.slots + Int(owner)
-        if slot.pointee.recordPlaces.0 == nil {
-            slot.pointee.recordPlaces.0 = place
-        } else {
-            slot.pointee.recordPlaces.1 = place
-        }
-    }
-
     /// One of an operation's two records has been written or has failed.
     private func recordEnded(_ owner: Int32) {
         let slot = operations.slots + Int(owner)

@@ -14,7 +14,7 @@ extension World {
         case .throttled: refuse(client)
         case .noSpace:
             set(client, .maybe)
-            if swarm.mode == .cache && !excused {
+            if swarm.mode == .cache && !excused && !isWornDown {
                 fail("no space in cache mode: \(describe(client, answer)). \(situation)")
             }
         case .failed:
@@ -26,6 +26,22 @@ extension World {
         case .notFound where !model.namespaces[client.space].live: set(client, .maybe)
         default: fail("unexpected: \(describe(client, answer))")
         }
+    }
+
+    /// Whether devices that did not answer have cost so many segments that no device has more left
+    /// than what records and moved blocks need, open segments and clean ones: a handful of each.
+    private var isWornDown: Bool {
+        guard let log = store?.log else { return false }
+        var usable = [Int](repeating: 0, count: log.devices.count)
+        var lost = false
+        log.segments.forEach { id in
+            switch log.segments[id].state {
+            case .quarantined: lost = true
+            case .absent: break
+            default: usable[SegmentTable.device(id)] += 1
+            }
+        }
+        return lost && usable.allSatisfy { $0 <= 4 }
     }
 
     private func set(_ client: Client, _ state: RevisionState) {
