@@ -236,7 +236,9 @@ typedef struct engine {
 static int32_t take_up(uintptr_t context, const hearth_promotion *block) {
     engine *all = (engine *)context;
     if (all->count == ENGINE_PLACES) return HEARTH_PROMOTE_REFUSED;
-    if (block->length != ENGINE_BYTES || block->key_length >= 32 || block->request != 5) return -1;
+    if (block->length != ENGINE_BYTES || block->key_length >= 32) return -1;
+    /* A block that was evicted is wanted by both: whichever the store comes to first. */
+    if (block->request != 5 && block->request != 6) return -1;
     uint32_t place = all->count;
     uint64_t at = 0;
     for (uint32_t i = 0; i < block->run_count; i++) {
