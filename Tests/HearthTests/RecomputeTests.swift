@@ -46,8 +46,10 @@ import Testing
         // A nanosecond a block: no device is as fast.
         let fast = Recompute(tokensPerBlock: 512, tokensPerSecond: 512e9)
         let declined = store.longestPrefix(keys, in: space, against: fast)
-        #expect(declined.blocks == 0 && declined.present == 32)
-        #expect(declined.declinedBytes == 32 * 60_000)
+        // On a machine with much to do so much time may have passed that a block is tried anew.
+        let tried = declined.isProbe ? 1 : 0
+        #expect(declined.blocks == tried && declined.present == 32)
+        #expect(declined.declinedBytes == UInt64((32 - tried) * 60_000))
 
         // Unless it is hidden in the wait for a turn.
         var waiting = fast
@@ -61,10 +63,12 @@ import Testing
         #expect(store.longestPrefix([], in: space, against: slow) == PrefixVerdict())
 
         let made = try await store.statistics()
-        #expect(made.prefixes.asked == 4 && made.prefixes.declinedBlocks == 32)
-        #expect(made.prefixes.presentBlocks == 96 && made.prefixes.claimedBlocks == 64)
-        #expect(made.prefixes.declinedBytes == 32 * 60_000)
-        #expect(made.gets.missesByReason["declined"] == 32)
+        let refused = UInt64(32 - tried)
+        #expect(made.prefixes.asked == 4 && made.prefixes.declinedBlocks == refused)
+        #expect(made.prefixes.presentBlocks == 96)
+        #expect(made.prefixes.claimedBlocks == 64 + UInt64(tried))
+        #expect(made.prefixes.declinedBytes == refused * 60_000)
+        #expect(made.gets.missesByReason["declined"] == refused)
         try await store.close()
     }
 
@@ -74,7 +78,7 @@ import Testing
         store.noteComputed(tokens: 1_000_000_000, in: .nanoseconds(1000))
         let made = store.longestPrefix(
             keys, in: space, against: Recompute(tokensPerBlock: 512))
-        // On a machine with much to do so much time may have passed that a block is tried anew.
+        // As above: a block may be tried anew.
         #expect(made.blocks == (made.isProbe ? 1 : 0) && made.present == 32)
         try await store.close()
     }
