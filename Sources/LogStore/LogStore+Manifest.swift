@@ -1,6 +1,7 @@
 // The manifest while the store runs: one write at a time, to both slots of its epoch on every
-// present member, then a flush; whoever needs a change to be durable waits for the epoch that
-// carries it. Generations and versions are handed out only below limits that are durable here.
+// present member, then a flush. A change counts when two epochs in a row carry it: then it stands
+// at four places, of which one write that lands elsewhere leaves one. Whoever needs it durable
+// waits for that. Generations and versions are handed out only below limits that count.
 
 import BlockIO
 import SegmentFormat
@@ -11,6 +12,8 @@ struct ManifestState {
     var pendingIO = 0
     /// The store has a durable manifest: before that nothing else is made on its devices.
     var exists = false
+    /// The first of the two epochs that carry a change is durable, and the second one not yet.
+    var isHalfDone = false
     /// Epochs in a row that no member could take.
     var failures = 0
     /// Devices whose copy of the running epoch, or of the last one, failed.
@@ -19,13 +22,21 @@ struct ManifestState {
     var retryAt: UInt64 = 0
     var waiting: [ManifestWaiter] = []
     var running: [ManifestWaiter] = []
-    /// What is durable.
-    var generationLimit: UInt64 = 0
-    var versionLimit: UInt64 = 0
-    var isIdle: Bool { !dirty && pendingIO == 0 && waiting.isEmpty && running.isEmpty }
+    /// What counts, and what the epochs under way carry.
+    var limits = ManifestLimits()
+    var runningLimits = ManifestLimits()
+    var isIdle: Bool {
+        !dirty && !isHalfDone && pendingIO == 0 && waiting.isEmpty && running.isEmpty
+    }
 }
 
-/// What happens when the manifest's next epoch is durable.
+/// Below these, generations and versions may be given out.
+struct ManifestLimits {
+    var generation: UInt64 = 0
+    var version: UInt64 = 0
+}
+
+/// What happens when the manifest's next change counts.
 enum ManifestWaiter {
     case namespace(token: UInt64, slot: UInt16)
     case purge(token: UInt64, slot: UInt16)
@@ -48,7 +59,7 @@ extension LogStore {
             manifest.generationLimit += Self.generationStep
             manifestState.dirty = true
         }
-        guard nextGeneration + 1 < manifestState.generationLimit else { return nil }
+        guard nextGeneration + 1 < manifestState.limits.generation else { return nil }
         nextGeneration += 1
         return nextGeneration
     }
@@ -59,7 +70,7 @@ extension LogStore {
             manifest.versionLimit += Self.versionStep
             manifestState.dirty = true
         }
-        return nextVersion + 4 < manifestState.versionLimit
+        return nextVersion + 4 < manifestState.limits.version
     }
 
     /// What the next manifest says of the account of writes; `soon`: one is written for it.
@@ -70,10 +81,15 @@ extension LogStore {
     }
 
     func advanceManifest() {
-        guard manifestState.dirty, manifestState.pendingIO == 0 else { return }
-        manifestState.dirty = false
-        manifestState.running = manifestState.waiting
-        manifestState.waiting = []
+        guard manifestState.dirty || manifestState.isHalfDone, manifestState.pendingIO == 0
+        else { return }
+        if !manifestState.isHalfDone {
+            manifestState.dirty = false
+            manifestState.running = manifestState.waiting
+            manifestState.waiting = []
+            manifestState.runningLimits = ManifestLimits(
+                generation: manifest.generationLimit, version: manifest.versionLimit)
+        }
         manifestState.failed = 0
         manifest.epoch += 1
         manifest.namespaces = namespaces.records
@@ -100,8 +116,7 @@ extension LogStore {
             manifestState.failed |= 1 << UInt32(device)
             return
         }
-        let first = Int(manifest.epoch % 2) * 2
-        for copy in first..<(first + 2) {
+        for copy in Manifest.places(of: manifest.epoch) {
             manifestState.pendingIO += 1
             devices[device].manifestRequests += 1
             issue(
@@ -146,21 +161,25 @@ extension LogStore {
         if manifestState.pendingIO == 0 { manifestEnded() }
     }
 
-    /// The epoch counts when it is durable on at least one member: the newest epoch wins at open.
+    /// An epoch is durable when it is so on at least one member: the newest one wins at open.
     func manifestEnded() {
         let durable = devices.contains {
             $0.isReadable && manifestState.failed & (1 << UInt32($0.index)) == 0
         }
+        if durable, !manifestState.isHalfDone {
+            manifestState.isHalfDone = true
+            return
+        }
+        manifestState.isHalfDone = false
         if durable {
-            manifestState.generationLimit = manifest.generationLimit
-            manifestState.versionLimit = manifest.versionLimit
+            manifestState.limits = manifestState.runningLimits
             manifestState.failures = 0
             manifestState.exists = true
         } else {
             statistics.manifestErrors += 1
             manifestState.failures += 1
             if manifestState.failures < 4 {
-                // Once more, under the next epoch, before anybody is refused.
+                // Once more, under the next epochs, before anybody is refused.
                 manifestState.waiting = manifestState.running + manifestState.waiting
                 manifestState.running = []
                 manifestState.dirty = true

@@ -66,8 +66,8 @@ extension LogStore {
     }
 
     private func begin(_ parts: OpenedStore) {
-        manifestState.generationLimit = manifest.generationLimit
-        manifestState.versionLimit = manifest.versionLimit
+        manifestState.limits = ManifestLimits(
+            generation: manifest.generationLimit, version: manifest.versionLimit)
         manifestState.exists = !parts.created
         manifest.generationLimit += Self.generationStep
         manifest.versionLimit += Self.versionStep

@@ -1,10 +1,20 @@
 // Manifest: what the store is and who its members are. The file has four copies; the one of epoch e
-// goes to places (e mod 2) x 2 and the next, so that the epoch before stays whole until this one is
-// durable, and each epoch survives the loss of one copy. No rename, no append.
+// goes to places e mod 2 and two further on, so that the epoch before stays whole until this one is
+// durable, and each epoch survives the loss of one copy, or of two neighbours: what is written to a
+// wrong place, or a row of bad sectors, may lie across a border. No rename, no append.
 
 package struct Manifest: Sendable {
     package static let copyBytes = 256 << 10
     package static let copies = 4
+
+    /// The two places of an epoch's copies.
+    package static func places(of epoch: UInt64) -> [Int] {
+        let first = Int(epoch % 2)
+        return [first, twin(of: first)]
+    }
+
+    /// The place of the other copy of the same epoch.
+    package static func twin(of place: Int) -> Int { (place + 2) % copies }
 
     package var store = Identity128(hi: 0, lo: 0)
     package var secret = SecretKey(k0: 0, k1: 0)

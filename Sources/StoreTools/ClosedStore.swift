@@ -359,12 +359,12 @@ struct ClosedStoreOpener {
             case .unreadable(let errno): text = "copy \(number) cannot be read, errno \(errno)"
             case .blank:
                 // Both places of an epoch are written together, each epoch in its turn.
-                let twin = member.copies[number ^ 1]
+                let twin = member.copies[Manifest.twin(of: number)]
                 if twin != .blank || (epoch > 1 && manifest.devices.count == 1) {
                     text = "copy \(number) is blank"
                 }
             case .whole(let own):
-                if case .whole(let other) = member.copies[number ^ 1], own < other {
+                if case .whole(let other) = member.copies[Manifest.twin(of: number)], own < other {
                     text = "copy \(number) is of epoch \(own), its twin of \(other)"
                     severity = .note
                 }

@@ -449,6 +449,48 @@ import Testing
         #expect(world.openingError { $0.log.openMode = .strict } == nil)
     }
 
+    @Test func badSectorsAcrossTwoManifestCopiesLoseNothing() throws {
+        let (world, space) = try filled()
+        for first in 0..<(Manifest.copies - 1) {
+            let newest = world.namespace("x\(first)")
+            world.close()
+            for copy in [first, first + 1] {
+                let offset = copy * Manifest.copyBytes + 120
+                #expect(
+                    world.machine.flipBit("/store", StoreFiles.manifest, offset: offset, bit: 0))
+            }
+            try world.open()
+            #expect(world.store.log.statistics.damage.damagedCopies == 2)
+            #expect(world.namespace() == space && world.namespace("x\(first)") == newest)
+            expectAll(world, space)
+            _ = world.namespace("y\(first)")
+            _ = world.namespace("z\(first)")
+        }
+    }
+
+    /// A copy that was written elsewhere is missing at its place, and lies over two others.
+    @Test func aManifestCopyThatWasMisdirectedTakesNothing() throws {
+        for missing in 0..<Manifest.copies {
+            for struck in 0..<(Manifest.copies - 1) {
+                let world = try World(World.configuration(staging: 0))
+                let space = world.namespace("before")
+                let newest = world.namespace("newest")
+                world.machine.crash(keep: .none)
+                for copy in Set([missing, struck, struck + 1]) {
+                    let offset = copy * Manifest.copyBytes + 120
+                    #expect(
+                        world.machine.flipBit(
+                            "/store", StoreFiles.manifest, offset: offset, bit: 0))
+                }
+                try world.open()
+                let found = world.store.log.manifest.namespaces.count
+                #expect(found == 2, "\(missing) \(struck)")
+                #expect(world.namespace("before") == space)
+                #expect(world.namespace("newest") == newest)
+            }
+        }
+    }
+
     @Test func withAllManifestCopiesGoneOpeningSaysWhatToDo() throws {
         let (world, _) = try filled()
         let identity = world.store.log.manifest.store
