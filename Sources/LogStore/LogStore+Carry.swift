@@ -140,6 +140,14 @@ extension LogStore {
         return !isOpen
     }
 
+    /// A segment is used again: what another device's victim moved into it has gone on from there,
+    /// and is durable where it went, or was evicted. Who waited for its flush would do so for ever.
+    func forgetMoves(into segment: UInt32) {
+        for device in reclaimers.indices {
+            reclaimers[device].movedTo.removeAll { $0.segment == segment }
+        }
+    }
+
     private func flushForReclaim(_ device: Int) {
         guard reclaimers[device].pending == 0 else { return }
         let barrier = operations.take(.relocate, token: UInt64(device))

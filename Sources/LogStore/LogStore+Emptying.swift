@@ -371,6 +371,7 @@ extension LogStore {
             !flushCovers(segment), let generation = takeGeneration()
         else { return }
         reclaimers[device].movedTo.removeAll(keepingCapacity: true)
+        forgetMoves(into: segment)
         reclaimers[device].scan = nil
         if reclaimers[device].chunk < 0 {
             reclaimers[device].chunk = reclaimPool.take()
