@@ -153,6 +153,8 @@ extension LogStore {
         guard devices[device].takesWrites, !readOnly else { return false }
         let enough = kept(from: stream.kind, device)
         if reclaimers[device].clean.count > enough { return true }
+        // Nothing is emptied before what recovery found has been flushed.
+        if flush.isFirst { return true }
         if reclaimers[device].isStuck || waitsForItself(device) { return false }
         if reclaimers[device].phase != .idle || footerPool.freeCount == 0 { return true }
         return canCreate(device) || victim(device) != nil || mayGainVictim(device)
