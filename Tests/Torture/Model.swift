@@ -59,6 +59,10 @@ struct KeyModel {
     var must = false
     /// Present after a crash too.
     var mustDurable = false
+    /// When a miss of it was last counted against the store's evictions.
+    var missedAt: UInt64 = 0
+    /// The put that says it is there was under way then: the eviction may have been of its block.
+    var missIsCounted = false
     var writesInFlight = 0
     var deletesInFlight = 0
     /// Deletes ever begun: a get that overlaps one may miss.

@@ -312,6 +312,8 @@ extension World: StoreSink {
         }
         model.namespaces[client.space].keys[client.key].must = false
         model.namespaces[client.space].keys[client.key].mustDurable = false
+        if key.missIsCounted { return }
+        model.namespaces[client.space].keys[client.key].missedAt = clock.monotonic
         model.missed += 1
         let evicted = model.evictedBefore + (store?.log.statistics.evictedBlocks ?? 0)
         if UInt64(model.missed) > evicted {

@@ -28,8 +28,9 @@ extension World {
         }
     }
 
-    /// Whether devices that did not answer have cost so many segments that no device has more left
-    /// than what records and moved blocks need, open segments and clean ones: a handful of each.
+    /// Whether devices that did not answer have cost so many segments that no device that may be
+    /// written has more left than what records and moved blocks need, open segments and clean ones:
+    /// a handful of each.
     private var isWornDown: Bool {
         guard let log = store?.log else { return false }
         var usable = [Int](repeating: 0, count: log.devices.count)
@@ -41,7 +42,7 @@ extension World {
             default: usable[SegmentTable.device(id)] += 1
             }
         }
-        return lost && usable.allSatisfy { $0 <= 4 }
+        return lost && usable.indices.allSatisfy { usable[$0] <= 4 || !log.devices[$0].takesWrites }
     }
 
     private func set(_ client: Client, _ state: RevisionState) {
@@ -90,6 +91,7 @@ extension World {
             key.deletesInFlight == 0 && !key.deleteLingers && !expiring && newest && !mayExpire
         if newest || !safe {
             key.must = safe
+            key.missIsCounted = key.missedAt >= client.submittedAt
             if client.operation.durability == .durable {
                 key.mustDurable = safe
             } else if !safe {
