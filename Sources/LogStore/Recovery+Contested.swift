@@ -1,6 +1,7 @@
 // Contested keys: several values of a key were found, and no supersede record says that the newest
-// was flushed. They are read and checked from the newest on; the first that is whole is the key's,
-// and if none is, the oldest stays. Once the store writes, the newest gets its record.
+// was flushed. They are read and checked from the newest on, twice if need be; the first that is
+// whole is the key's, and if none is, the oldest stays. Once the store writes, the newest gets its
+// record.
 
 import BlockIO
 import SegmentFormat
@@ -137,6 +138,12 @@ extension LogStore {
                         fingerprint: fingerprint, namespaceSlot: newest.entry.namespaceSlot,
                         version: newest.version, key: contested.key))
             }
+            return
+        }
+        if recovery.contestedAgain != newest.entry.place {
+            recovery.contestedAgain = newest.entry.place
+            recovery.contestedQueue.append(fingerprint)
+            statistics.readRetries += 1
             return
         }
         statistics.recovery.contestedLost += 1

@@ -59,6 +59,8 @@ final class Recovery {
     var contested: [Fingerprint: ContestedKey] = [:]
     var contestedQueue: [Fingerprint] = []
     var contestedKey: Fingerprint?
+    /// The value that has been read in vain once: what a read brings may be another's.
+    var contestedAgain: Place?
     var contestedMemory: UnsafeMutableRawPointer?
     var contestedBytes = 0
     var checkpoint: CheckpointLoad?

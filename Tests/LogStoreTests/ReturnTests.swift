@@ -169,10 +169,11 @@ import Testing
 
     // MARK: The first flush after an opening
 
-    /// A durable block was replaced, and the process ended before the new value was flushed. The
-    /// first flush of the next opening fails: the old value is still there if the new one is lost.
-    @Test(arguments: [false, true], 1...12 as ClosedRange<UInt64>)
-    func theOlderValueOutlivesAFailedFirstFlush(checkpoint: Bool, seed: UInt64) throws {
+    /// A store in which both values of a key lie, and no record says which: a durable block was
+    /// replaced, and the process ended before the new value was flushed. And where the old one is.
+    private func replacedWithoutItsRecords(
+        seed: UInt64
+    ) throws -> (World, UInt16, older: UInt32) {
         let (world, space) = try world(["/a"], mode: .store)
         world.seed = seed
         put(world, space, 0..<1)
@@ -192,6 +193,33 @@ import Testing
         }
         try #require(log.segments.sum { Int($0.unpublished) } == 1 && world.driver.inFlight == 0)
         world.store.shutdown()
+        return (world, space, older)
+    }
+
+    /// What recovery reads to decide between them comes from elsewhere, or not at all, once.
+    @Test(arguments: [FaultKind.misdirectedRead, .readError], 1...4 as ClosedRange<UInt64>)
+    func oneBadReadDoesNotBringTheOlderValueBack(kind: FaultKind, seed: UInt64) throws {
+        let (world, space, _) = try replacedWithoutItsRecords(seed: seed)
+        var faults = FaultPlan.none
+        faults[kind] = 1
+        faults.allowOne(of: [kind])
+        try world.reopen(faults, enabled: false)
+        for _ in 0..<20_000 where world.store.log.recovery != nil {
+            if world.store.log.recovery?.phase == .contested { world.driver.faultsEnabled = true }
+            if !world.store.pump() { world.pause(10_000) }
+        }
+        world.settle()
+        #expect(world.driver.faultCount(kind) == 1)
+        #expect(world.store.log.statistics.recovery.contested == 1)
+        #expect(world.store.log.statistics.recovery.contestedLost == 0)
+        #expect(world.missed("key-0", space, revision: 1, length: 36_864) == nil)
+    }
+
+    /// The first flush of the next opening fails: the old value is still there if the new one is
+    /// lost.
+    @Test(arguments: [false, true], 1...12 as ClosedRange<UInt64>)
+    func theOlderValueOutlivesAFailedFirstFlush(checkpoint: Bool, seed: UInt64) throws {
+        let (world, space, older) = try replacedWithoutItsRecords(seed: seed)
         var faults = FaultPlan.none
         faults[.syncError] = 1
         try world.reopen(faults, enabled: false)
