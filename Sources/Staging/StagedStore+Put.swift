@@ -159,6 +159,7 @@ extension StagedStore {
     private func appendFromHeap(_ index: Int32, _ request: AppendRequest) {
         let slot = operations.slots + Int(index)
         let bytes = imageBytes(request)
+        if log.readOnly { return answer(index, .readOnly) }
         guard !log.isBusy(request.fingerprint), log.isReadyToWrite else {
             waitingForLog.append(index, operations)
             return
@@ -230,6 +231,8 @@ extension StagedStore {
     private func stage(_ index: Int32) {
         guard let arena else { return }
         let slot = operations.slots + Int(index)
+        // No version may be given out any more for which it could wait.
+        if log.readOnly { return answer(index, .readOnly) }
         if log.isBusy(slot.pointee.fingerprint) || !log.isReadyToWrite {
             // A version made now could be overtaken by a write that is under way.
             waitingForLog.append(index, operations)

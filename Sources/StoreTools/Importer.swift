@@ -344,7 +344,7 @@ package final class Importer {
         var checksum = found.checksum
         let keeps = version > floor && version > target.highest[fingerprint] ?? 0
         if !keeps {
-            while !store.log.isReadyToWrite { drain(store, slot) }
+            while !store.log.isReadyToWrite, !store.log.readOnly { drain(store, slot) }
             version = store.log.nextPutVersion()
             checksum = make(
                 record, value, image, bytes, reader, aligned: aligned, version: version)

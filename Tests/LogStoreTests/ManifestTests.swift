@@ -48,6 +48,20 @@ import Testing
         #expect(!world.store.log.anyMemberAway)
     }
 
+    /// No version is left below the limit, and the manifest cannot be written: nobody waits.
+    @Test(arguments: [0, 4 << 20], [false, true])
+    func putsAreRefusedWhereNoVersionsAreLeft(staging: Int, aligned: Bool) throws {
+        let world = try World(World.configuration(staging: staging))
+        let space = world.namespace("some", aligned: aligned)
+        world.store.log.nextVersion = world.store.log.manifestState.limits.version
+        world.store.log.readOnly = true
+        for durability in [Durability.volatile, .written, .durable] {
+            let answer = world.put(
+                "key", space, payload("key", revision: 0, length: 9000), durability: durability)
+            #expect(answer.status == .readOnly, "\(durability)")
+        }
+    }
+
     /// Every second sync of the directory fails: the segments made then are there after a crash.
     @Test func aSegmentHasItsNameBeforeItIsUsed() throws {
         for seed in 1...8 as ClosedRange<UInt64> {
