@@ -61,6 +61,7 @@ final class Client {
     var mustAt = false
     var pinnedAt = false
     var deletesAt = 0
+    var lossesAt = 0
     /// Changes of devices' health until then.
     var changesAt = 0
     var cancelled = false

@@ -67,6 +67,8 @@ struct KeyModel {
     var deletesInFlight = 0
     /// Deletes ever begun: a get that overlaps one may miss.
     var deletesBegun = 0
+    /// Volatile revisions ever lost: what was asked for before may have met such a moment.
+    var losses = 0
     var pinnedUntil: UInt64 = 0
     /// A delete was given up, and may yet take effect for as long as the store is busy.
     var deleteLingers = false
@@ -90,6 +92,7 @@ struct KeyModel {
     mutating func lost(_ revision: Int, life: UInt64) {
         revisions[revision].state = .maybe
         must = false
+        losses += 1
         floor = max(base, deletedFloor)
         for other in revisions where other.state == .stored && other.life == life {
             floor = max(floor, other.version)

@@ -291,7 +291,7 @@ extension World: StoreSink {
     func missed(_ client: Client, _ what: String, _ reason: MissReason = .none) {
         let key = model.namespaces[client.space].keys[client.key]
         guard client.mustAt, key.must, model.namespaces[client.space].live,
-            client.deletesAt == key.deletesBegun
+            client.deletesAt == key.deletesBegun, client.lossesAt == key.losses
         else { return }
         // A put that was given up, with a time to live, may have taken effect since.
         let mayExpire = key.revisions.contains {

@@ -53,6 +53,7 @@ extension World {
         client.mustAt = key.must && model.namespaces[client.space].live
         client.changesAt = healthChanges
         client.pinnedAt = key.pinnedUntil > clock.monotonic
+        client.lossesAt = key.losses
         client.deletesAt = key.deletesInFlight == 0 ? key.deletesBegun : -1
         outstanding += 1
         if journal != nil {
