@@ -43,8 +43,9 @@ package struct Device {
     /// The segment of the last error, and how many came from it in a row.
     private var erringSegment: UInt32?
     private var errorsOfSegment = 0
-    /// Copies of the running manifest epoch that have been written.
+    /// Copies of the running manifest epoch that have been written or tried, and those that failed.
     var manifestWrites = 0
+    var manifestFailures = 0
     /// Requests of the manifest under way, and whether their epoch has given them up: the next one
     /// goes without this member until they have ended.
     var manifestRequests = 0

@@ -192,6 +192,7 @@ extension LogStore {
         guard devices[device].manifestRequests > 0, !devices[device].manifestGivenUp else { return }
         devices[device].manifestGivenUp = true
         devices[device].manifestWrites = 0
+        devices[device].manifestFailures = 0
         manifestState.failed |= 1 << UInt32(device)
         manifestState.pendingIO -= devices[device].manifestRequests
         if manifestState.pendingIO == 0 { manifestEnded() }

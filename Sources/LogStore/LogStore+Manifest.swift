@@ -14,7 +14,7 @@ struct ManifestState {
     var exists = false
     /// The first of the two epochs that carry a change is durable, and the second one not yet.
     var isHalfDone = false
-    /// Epochs in a row that no member could take.
+    /// Changes in a row that no member could take.
     var failures = 0
     /// Devices whose copy of the running epoch, or of the last one, failed.
     var failed: UInt32 = 0
@@ -53,7 +53,7 @@ extension LogStore {
     static let generationStep: UInt64 = 1024
     static let versionStep: UInt64 = 1 << 20
 
-    /// A generation under the durable limit; nil while the limit is being raised.
+    /// A generation under the limit that counts; nil while the limit is being raised.
     func takeGeneration() -> UInt64? {
         if nextGeneration + 1 + Self.generationStep / 2 >= manifest.generationLimit {
             manifest.generationLimit += Self.generationStep
@@ -64,7 +64,7 @@ extension LogStore {
         return nextGeneration
     }
 
-    /// Keeps the durable version limit ahead; false when versions have run out for now.
+    /// Keeps the version limit that counts ahead; false when versions have run out for now.
     func reserveVersions() -> Bool {
         if nextVersion + Self.versionStep / 2 >= manifest.versionLimit {
             manifest.versionLimit += Self.versionStep
@@ -140,13 +140,22 @@ extension LogStore {
         }
         manifestState.pendingIO -= 1
         if completion.result < 0 {
-            manifestState.failed |= 1 << UInt32(device)
             deviceFailed(device, errno: Int32(truncatingIfNeeded: -completion.result))
+            if kind == .manifestWrite {
+                devices[device].manifestFailures += 1
+            } else {
+                manifestState.failed |= 1 << UInt32(device)
+            }
         }
         if kind == .manifestWrite {
             devices[device].manifestWrites += 1
             if devices[device].manifestWrites == 2 {
+                // A place that takes no more writes leaves the other one.
+                if devices[device].manifestFailures == 2 {
+                    manifestState.failed |= 1 << UInt32(device)
+                }
                 devices[device].manifestWrites = 0
+                devices[device].manifestFailures = 0
                 manifestState.pendingIO += 1
                 devices[device].manifestRequests += 1
                 statistics.metadataBytes += UInt64(2 * Manifest.copyBytes)
@@ -179,7 +188,9 @@ extension LogStore {
             statistics.manifestErrors += 1
             manifestState.failures += 1
             if manifestState.failures < 4 {
-                // Once more, under the next epochs, before anybody is refused.
+                // Once more before anybody is refused, at the same two places: the others hold the
+                // last epoch that is durable.
+                manifest.epoch += 1
                 manifestState.waiting = manifestState.running + manifestState.waiting
                 manifestState.running = []
                 manifestState.dirty = true

@@ -60,11 +60,7 @@ extension Catalog {
     ) -> Bool {
         let bytes = Int(pages) * FormatConstants.pageBytes
         let buffer = PageBuffer(bytes: bytes)
-        guard let file = try? store.file(block.segment),
-            store.io.read(
-                file, offset: ClosedStore.offset(page: block.page), into: buffer.base,
-                length: bytes) == 0
-        else { return false }
+        guard let file = try? store.file(block.segment) else { return false }
         let layout = BlockLayout(
             length: block.length, shardCount: block.shardCount, aligned: space.aligned)
         let identity = key.withUnsafeBytes {
@@ -72,7 +68,16 @@ extension Catalog {
                 namespace: space.fingerprint, key: $0,
                 versionLow: UInt32(truncatingIfNeeded: block.version))
         }
-        return StoredImage(layout: layout, bytes: buffer.bytes)
-            .damage(identity: identity, checksum: block.checksum) == nil
+        // Twice: what one read brings may be another's.
+        for _ in 0..<2 {
+            let errno = store.io.read(
+                file, offset: ClosedStore.offset(page: block.page), into: buffer.base,
+                length: bytes)
+            let image = StoredImage(layout: layout, bytes: buffer.bytes)
+            if errno == 0, image.damage(identity: identity, checksum: block.checksum) == nil {
+                return true
+            }
+        }
+        return false
     }
 }

@@ -133,7 +133,7 @@ package final class TieredStore {
     }
 
     /// A manifest is not written for fewer bytes than these.
-    private static let leastKept = 64.0 * 1024 * 1024
+    private static let leastKept = 128.0 * 1024 * 1024
 
     /// Keeps the account of writes, in the manifest too: at the end, and whenever it has changed by
     /// a two hundredth of the budget, so that a crash does not forget more than that.

@@ -49,17 +49,63 @@ import Testing
     }
 
     /// No version is left below the limit, and the manifest cannot be written: nobody waits.
-    @Test(arguments: [0, 4 << 20], [false, true])
-    func putsAreRefusedWhereNoVersionsAreLeft(staging: Int, aligned: Bool) throws {
-        let world = try World(World.configuration(staging: staging))
-        let space = world.namespace("some", aligned: aligned)
+    @Test(arguments: [0, 4 << 20], [9000, 300_001])
+    func putsAreRefusedWhereNoVersionsAreLeft(staging: Int, length: Int) throws {
+        let world = try World(World.configuration(staging: staging, block: 1 << 20))
+        let space = world.namespace("some")
         world.store.log.nextVersion = world.store.log.manifestState.limits.version
         world.store.log.readOnly = true
         for durability in [Durability.volatile, .written, .durable] {
             let answer = world.put(
-                "key", space, payload("key", revision: 0, length: 9000), durability: durability)
+                "key", space, payload("key", revision: 0, length: length), durability: durability)
             #expect(answer.status == .readOnly, "\(durability)")
         }
+    }
+
+    /// Writes and syncs of the manifest fail now and then: what was told as made is there after a
+    /// crash, whatever of a failed write has landed, and the store opens.
+    @Test func whatCountsOutlivesManifestsThatFail() throws {
+        var told = 0
+        for seed in 1...40 as ClosedRange<UInt64> {
+            var faults = FaultPlan { $0 != StoreFiles.manifest }
+            faults[.ioError] = [0.1, 0.3, 0.6][Int(seed % 3)]
+            faults[.syncError] = [0, 0.3][Int(seed % 2)]
+            let world = try World(World.configuration(staging: 0), seed: seed)
+            world.store.shutdown()
+            var made: [String] = []
+            for life in 0..<6 {
+                try world.reopen(faults, enabled: true)
+                for number in 0..<8 {
+                    let (token, name) = (world.token(), "\(life)-\(number)")
+                    world.store.openNamespace(
+                        token: token, fields: [("model", name)], aligned: false, timeToLive: 0,
+                        capBytes: 0)
+                    for _ in 0..<Int(seed) where !world.store.pump() { world.pause(20_000) }
+                    if number % 3 != 2 { world.settle() }
+                    if world.sink.outcomes[token]?.status == .done { made.append(name) }
+                }
+                world.machine.crash(keep: .random(seed: seed * 10 + UInt64(life)))
+            }
+            try world.reopen(.none, enabled: false)
+            world.settle()
+            let fields = world.store.log.manifest.namespaces.map { $0.fields[0].1 }
+            #expect(Set(made).subtracting(fields).isEmpty, "seed \(seed)")
+            told += made.count
+        }
+        #expect(told > 500)
+    }
+
+    /// One of an epoch's two copies is enough: a store whose manifest cannot be written here and
+    /// there does not become read-only.
+    @Test(arguments: 1...8 as ClosedRange<UInt64>)
+    func oneCopyOfAnEpochIsEnough(seed: UInt64) throws {
+        var faults = FaultPlan { $0 != StoreFiles.manifest }
+        faults[.ioError] = 0.2
+        let world = try World(World.configuration(staging: 0), seed: seed)
+        world.store.shutdown()
+        try world.reopen(faults, enabled: true)
+        for number in 0..<12 { #expect(world.namespace("\(number)") == UInt16(number)) }
+        #expect(world.driver.faultCount(.ioError) > 2 && !world.store.log.readOnly)
     }
 
     /// Every second sync of the directory fails: the segments made then are there after a crash.

@@ -152,17 +152,19 @@ import Testing
         var manifest = numbers.manifest(devices: 2, namespaces: 2)
         for epoch in UInt64(10)...11 {
             manifest.epoch = epoch
-            for number in 0..<2 { try manifest.encode(into: copy(Int(epoch % 2) * 2 + number)) }
+            for place in Manifest.places(of: epoch) { try manifest.encode(into: copy(place)) }
         }
+        let (older, newer) = (Manifest.places(of: 10), Manifest.places(of: 11))
+        #expect(Set(older + newer) == Set(0..<Manifest.copies))
         #expect(try Manifest.newest(in: file.raw).epoch == 11)
         // One copy of the newest epoch is enough; with neither, the epoch before counts.
-        copy(2)[500] ^= 1
+        copy(newer[0])[500] ^= 1
         #expect(try Manifest.newest(in: file.raw).epoch == 11)
-        copy(3)[0] ^= 1
+        copy(newer[1])[0] ^= 1
         #expect(try Manifest.newest(in: file.raw).epoch == 10)
-        copy(0)[200] ^= 1
+        copy(older[0])[200] ^= 1
         #expect(try Manifest.newest(in: file.raw).epoch == 10)
-        copy(1)[8] ^= 1
+        copy(older[1])[8] ^= 1
         #expect(failure { () throws(FormatError) in try Manifest.newest(in: file.raw) } == .damaged)
         // A file cut short has the copies that it has.
         manifest.epoch = 12

@@ -213,6 +213,10 @@ extension World: StoreSink {
         }
         model.namespaces[client.space].keys[client.key].revisions[index].version = answer.version
         model.namespaces[client.space].keys[client.key].revisions[index].life = openings
+        // What was evicted meanwhile would not be seen.
+        if answer.version >= key.floor {
+            model.namespaces[client.space].keys[client.key].missIsCounted = false
+        }
         if revision.state == .maybe {
             model.namespaces[client.space].keys[client.key].revisions[index].state = .stored
         }
