@@ -79,6 +79,8 @@ package struct FaultPlan: Sendable {
     /// Holes read as anything, not as zeros: noise, what was there, or zeros, page by page. No
     /// fault: a device that is told to forget may do that, and nobody may read it.
     package var holesAreNoise = false
+    /// A misdirected write that is longer stays in its file.
+    package var mostPagesAstray = Int.max
     /// Of these kinds one fault strikes in all, and then none any more.
     package private(set) var single: UInt32 = 0
 

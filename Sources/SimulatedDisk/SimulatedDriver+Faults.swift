@@ -175,6 +175,7 @@ extension SimulatedDriver {
             files.append(other.index)
         }
         let file = random.next() & 1 == 0 ? handle.index : files[random.below(files.count)]
+        if file != handle.index, pages.count > plan.mostPagesAstray { return nil }
         let size = machine.state.devices[handle.device].files[file].size / SimulatedPage.bytes
         // Only over what is allocated: a misdirected write never grows a file.
         guard size >= pages.count else { return nil }

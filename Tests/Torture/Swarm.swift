@@ -6,6 +6,7 @@ import BlockIO
 import Heat
 import LogStore
 import Prefetch
+import SegmentFormat
 import SimulatedDisk
 import Staging
 import Tiering
@@ -174,7 +175,11 @@ struct Swarm {
         plan = FaultPlan.swarm(seed: seed, kinds: kinds, ceiling: ceiling) { name in
             spareManifest && name == "manifest"
         }
-        if singleDamage { plan.allowOne(of: Self.damaging) }
+        if singleDamage {
+            plan.allowOne(of: Self.damaging)
+            // One that is longer than a copy of the manifest may take all four.
+            plan.mostPagesAstray = Manifest.copyBytes / FormatConstants.pageBytes
+        }
         // Not drawn, as above: long enough for a device to become suspect, or only slow.
         plan.hangNanoseconds = seed % 2 == 0 ? 3_000_000_000 : 200_000_000
         plan.slowNanoseconds = 50_000_000
