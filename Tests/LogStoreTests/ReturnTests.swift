@@ -167,6 +167,33 @@ import Testing
         world.checkAccounts()
     }
 
+    // MARK: While recovery reads
+
+    /// A checkpoint brings values before the tombstones that say they are dead: nobody is told.
+    @Test func nothingDeadIsServedWhileRecoveryReads() throws {
+        let (world, space) = try world(["/a"], mode: .store)
+        put(world, space, 0..<30)
+        world.checkpoint()
+        for number in 0..<20 { #expect(world.remove("key-\(number)", space) == .deleted) }
+        world.machine.crash(keep: .all)
+        try world.reopen(.none, enabled: false)
+        let log = world.store.log
+        let dead = (0..<20).map { number in
+            Array("key-\(number)".utf8).withUnsafeBytes { log.fingerprint(space, $0) }
+        }
+        var met = 0
+        while !log.isRecovered {
+            for key in dead {
+                if log.index.find(key) != nil { met += 1 }
+                #expect(log.lookup(key).entry == nil)
+            }
+            if !world.store.pump() { world.pause(10_000) }
+        }
+        #expect(met > 0, "none came up: nothing was tested")
+        expectGone(world, space, 0..<20)
+        world.checkAccounts()
+    }
+
     // MARK: The first flush after an opening
 
     /// A store in which both values of a key lie, and no record says which: a durable block was
