@@ -124,6 +124,37 @@ import Testing
         world.checkAccounts()
     }
 
+    /// The oldest segment has a pinned block whose record is lost, so it can be neither moved nor
+    /// evicted: it stays, and nobody waits for the next look at it while others can be emptied.
+    @Test func aVictimThatHasToStayHoldsNobodyUp() throws {
+        let world = try World(World.configuration(segments: 8, staging: 0))
+        let space = world.namespace()
+        #expect(world.put("pinned", space, revision: 0, length: Self.length) == .stored)
+        let place = try world.place("pinned", space)
+        let segment = try #require(world.entry("pinned", space)).place.segment
+        let log = world.store.log
+        let pinned = world.run(.pin, "pinned", space) {
+            $0.deadline = world.clock.monotonic + 3_600_000_000_000
+        }
+        #expect(pinned.status == .done)
+        world.seal(.fresh)
+        world.settle()
+        for page in [place.page - 1, Int(log.segments[segment].footerFirstPage)] {
+            let offset = page * 4096 + 100
+            #expect(world.machine.flipBit(place.directory, place.name, offset: offset, bit: 3))
+        }
+        let fresh = 3 * Int(world.configuration.log.capacityBytes) / Self.length
+        for number in 0..<fresh {
+            let before = world.clock.monotonic
+            let status = world.put("cold-\(number)", space, revision: 0, length: Self.length)
+            #expect(status == .stored, "\(number)")
+            #expect(world.clock.monotonic - before < 500_000_000, "\(number)")
+        }
+        #expect(log.segments[segment].holdsForgotten && log.segments[segment].liveBlocks == 1)
+        #expect(world.missed("pinned", space, revision: 0, length: Self.length) == nil)
+        world.checkAccounts()
+    }
+
     /// A deleted key that was moved before stays deleted, and its tombstone is not needed for ever.
     @Test func tombstonesGoAlthoughOldBlocksStay() throws {
         let world = try World(configuration())
