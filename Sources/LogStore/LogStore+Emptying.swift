@@ -419,15 +419,12 @@ extension LogStore {
         reclaimers[device].failed = false
         reclaimers[device].scan = nil
         reclaimers[device].phase = .idle
+        reclaimers[device].retryAt = clock.monotonic + 1_000_000_000
+        reclaimers[device].isStuck = reclaimers[device].clean.count <= reserved(device)
         let state = segments.pointer(reclaimers[device].segment)
         if state.pointee.state == .reclaiming { state.pointee.state = .sealed }
         if !state.pointee.holdsForgotten { leftVictims += 1 }
         state.pointee.holdsForgotten = true
-        // Another one that has not been left yet is tried at once.
-        let isLast = victim(device).map { segments[$0].holdsForgotten } ?? true
-        if isLast { reclaimers[device].retryAt = clock.monotonic + 1_000_000_000 }
-        reclaimers[device].isStuck =
-            isLast && reclaimers[device].clean.count <= reserved(device)
     }
 
     func flushCovers(_ segment: UInt32) -> Bool {

@@ -155,7 +155,10 @@ extension LogStore {
         if reclaimers[device].clean.count > enough { return true }
         // Nothing is emptied before what recovery found has been flushed.
         if flush.isFirst { return true }
-        if reclaimers[device].isStuck || waitsForItself(device) { return false }
+        if reclaimers[device].isStuck, victim(device).map({ !mayTry($0, device) }) ?? true {
+            return false
+        }
+        if waitsForItself(device) { return false }
         if reclaimers[device].phase != .idle || footerPool.freeCount == 0 { return true }
         return canCreate(device) || victim(device) != nil || mayGainVictim(device)
             || canSealForSpace(device)
@@ -253,9 +256,7 @@ extension LogStore {
         }
         if reclaimers[device].clean.count < wanted || wantReclaim, canCreate(device) {
             if clock.monotonic >= reclaimers[device].createAt { createSegment(device) }
-        } else if clock.monotonic >= reclaimers[device].retryAt, !flush.isFirst,
-            let segment = victim(device)
-        {
+        } else if !flush.isFirst, let segment = victim(device), mayTry(segment, device) {
             if configuration.mode == .cache { sealWhatHoldsRecords(device, victim: segment) }
             let isOldest = segments[segment].generation <= oldestGeneration(device)
             reclaimers[device].passedOver = isOldest ? 0 : reclaimers[device].passedOver + 1
@@ -273,6 +274,11 @@ extension LogStore {
                 && streams[stream].waiting < 0 && footerPool.freeCount > 0
             { closeSegment(stream) }
         }
+    }
+
+    /// What had to be left is looked at again after a pause; the others need not wait for it.
+    private func mayTry(_ segment: UInt32, _ device: Int) -> Bool {
+        !segments[segment].holdsForgotten || clock.monotonic >= reclaimers[device].retryAt
     }
 
     // MARK: Making segments
