@@ -155,11 +155,18 @@ extension StagedStore {
         if !log.append(made) { waitingForLog.append(index, operations) }
     }
 
+    /// In a read-only store no version may be given out any more for which a put could wait: the
+    /// log says so, before it looks at the source, and counts it.
+    private func refuse(_ index: Int32) {
+        operations[index].phase = .appending
+        if !log.append(request(index)) { waitingForLog.append(index, operations) }
+    }
+
     /// A source that the log cannot take, and no slabs to put it in: an image in heap memory.
     private func appendFromHeap(_ index: Int32, _ request: AppendRequest) {
         let slot = operations.slots + Int(index)
         let bytes = imageBytes(request)
-        if log.readOnly { return answer(index, .readOnly) }
+        if log.readOnly { return refuse(index) }
         guard !log.isBusy(request.fingerprint), log.isReadyToWrite else {
             waitingForLog.append(index, operations)
             return
@@ -231,8 +238,7 @@ extension StagedStore {
     private func stage(_ index: Int32) {
         guard let arena else { return }
         let slot = operations.slots + Int(index)
-        // No version may be given out any more for which it could wait.
-        if log.readOnly { return answer(index, .readOnly) }
+        if log.readOnly { return refuse(index) }
         if log.isBusy(slot.pointee.fingerprint) || !log.isReadyToWrite {
             // A version made now could be overtaken by a write that is under way.
             waitingForLog.append(index, operations)

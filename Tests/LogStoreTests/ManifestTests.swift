@@ -60,6 +60,7 @@ import Testing
                 "key", space, payload("key", revision: 0, length: length), durability: durability)
             #expect(answer.status == .readOnly, "\(durability)")
         }
+        #expect(world.store.log.statistics.statuses[.readOnly] == 3)
     }
 
     /// Writes and syncs of the manifest fail now and then: what was told as made is there after a
