@@ -8,9 +8,9 @@
 // queues; until a rate alone is known the limit stays at its least.
 
 struct WriteShare {
-    /// Most requests under way: 2 MiB in slices of 128 KiB. On the virtual disk of
-    /// ARCHITECTURE.md a writer has half of its rate with 12 to 16.
-    static let most = 16
+    /// Most requests under way. On the virtual disk of ARCHITECTURE.md, whose queue has no room for
+    /// more of them beside readers, a writer has half of its rate with ten to twelve.
+    static let most = 12
     /// The share aimed at; in between the limit stays.
     static let aim = 0.5...0.56
     /// The least a span takes, nanoseconds, and the least completions in it.
@@ -18,6 +18,8 @@ struct WriteShare {
     static let completions = 16
     /// A writer that pauses for longer, nanoseconds, is not measured alone over it.
     static let pause: UInt64 = 2_000_000
+    /// Spans that the rate alone is the mean of: a second. Over less it is a burst's.
+    static let memory = 50.0
 
     let least: Int
     /// Requests that groups may have under way while the device is read.
@@ -25,6 +27,8 @@ struct WriteShare {
     /// Bytes a second that groups have while nobody reads, 0 while unknown.
     private(set) var alone: Double = 0
 
+    /// Spans measured alone, up to `memory`.
+    private var spans = 0.0
     private var isPaced = false
     private var begin: UInt64 = 0
     private var last: UInt64 = 0
@@ -53,7 +57,8 @@ struct WriteShare {
         if isPaced {
             adjust(rate)
         } else {
-            alone = alone > 0 ? alone + (rate - alone) / 8 : rate
+            spans = min(spans + 1, Self.memory)
+            alone += (rate - alone) / spans
         }
         restart(now)
     }
