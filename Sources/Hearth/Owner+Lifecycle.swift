@@ -195,11 +195,13 @@ final class OwnerThread: Sendable {
             engine: engine, driver: driver, store: store, configuration: configuration)
         engine.setDriver(driver)
         let shared = SharedStore(engine: engine, store: store, recorder: recorder)
+        let learnt = LearntKeeper(owner, shared)
         let page = PageWriter(owner, shared)
         opened(.success(OpenedEngine(shared: shared, configuration: configuration)))
         owner.run()
         owner.endRest()
         recorder?.end()
+        learnt?.end(owner)
         page?.end(owner)
         for waiter in owner.lifecycle.waitingForRecovery { waiter(false) }
         for sink in owner.eventSinks { sink.end() }

@@ -20,7 +20,7 @@ final class SharedStore: Sendable {
     let recorder: Recorder?
     /// Decides how much of a prefix is worth loading.
     let judge: PrefixJudge
-    /// Pages for tools that could not be written.
+    /// Pages for tools, and files of what was learnt, that could not be written.
     let pageErrors = Atomic<UInt64>(0)
     /// Whether blocks read stay as copies; if not, reads have to tell the owner.
     let inclusive: Bool

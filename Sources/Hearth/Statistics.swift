@@ -210,7 +210,8 @@ public struct Statistics: Sendable, Equatable {
         public var absentMembers = 0
         /// Members that came back from before the store was opened without them.
         public var staleMembers = 0
-        /// Pages of statistics for tools that could not be written.
+        /// Pages of statistics for tools, and files of what was learnt of returns, that could not
+        /// be written.
         public var pageErrors: UInt64 = 0
     }
 

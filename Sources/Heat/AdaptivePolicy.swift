@@ -13,6 +13,7 @@
 // queue, ordered by time of use; what continues a chain is the next older one to its predecessor,
 // so a tail leaves before its head; nothing is allocated after `resize`.
 
+import SegmentFormat
 import Staging
 
 package final class AdaptivePolicy: ReplacementPolicy {
@@ -136,6 +137,36 @@ package final class AdaptivePolicy: ReplacementPolicy {
     package func halfLife(namespaceSlot: UInt16) -> UInt64 {
         let first = group(namespaceSlot) * Self.kinds
         return model.age(of: first..<(first + Self.kinds), share: 0.5)
+    }
+
+    // MARK: Over restarts
+
+    package var learnt: LearntBlocks {
+        var made = LearntBlocks()
+        for slot in 0..<(1 << 16) where groupOfNamespace[slot] != .max {
+            made.groups.append((UInt16(slot), groupOfNamespace[slot]))
+        }
+        made.classes = model.learnt
+        return made
+    }
+
+    /// Groups of which no namespace is left are given up; those that are get the numbers from 0.
+    package func recall(_ learnt: LearntBlocks) {
+        guard held == 0, groupCount == 0 else { return }
+        var made = [Int](repeating: -1, count: Self.groups)
+        for (slot, group) in learnt.groups where Int(group) < Self.groups {
+            if made[Int(group)] < 0 {
+                made[Int(group)] = groupCount
+                groupCount += 1
+            }
+            groupOfNamespace[Int(slot)] = UInt8(made[Int(group)])
+        }
+        for known in learnt.classes where Int(known.number) < Self.classes {
+            let group = made[Int(known.number) / Self.kinds]
+            guard group >= 0 else { continue }
+            model.recall(known, as: group * Self.kinds + Int(known.number) % Self.kinds)
+        }
+        model.learn()
     }
 
     // MARK: What happens

@@ -13,6 +13,7 @@
 // classes in use x bins, and belongs to many events.
 
 import Glibc
+import SegmentFormat
 
 struct ReturnModel: ~Copyable {
     static let bins = 40
@@ -179,6 +180,34 @@ struct ReturnModel: ~Copyable {
                 worths[base + start] = max(best, start == Self.bins - 1 ? hazards[base + start] : 0)
             }
         }
+    }
+
+    // MARK: Over restarts
+
+    /// What was observed of the classes in use.
+    var learnt: [LearntReturns.Class] {
+        var made: [LearntReturns.Class] = []
+        for kind in 0..<classes where used[kind] {
+            var sums: [Float] = []
+            sums.reserveCapacity(2 * Self.bins)
+            for place in (kind * Self.bins)..<((kind + 1) * Self.bins) {
+                sums.append(min(returns[place], .greatestFiniteMagnitude))
+                sums.append(min(waiting[place], .greatestFiniteMagnitude))
+            }
+            made.append(LearntReturns.Class(number: UInt16(kind), sums: sums))
+        }
+        return made
+    }
+
+    /// Takes over what was observed of a class; a `kind` that there is not, or other bins, are
+    /// passed over. `learn` draws the conclusions.
+    func recall(_ known: LearntReturns.Class, as kind: Int) {
+        guard kind >= 0, kind < classes, known.sums.count == 2 * Self.bins else { return }
+        for bin in 0..<Self.bins {
+            returns[kind * Self.bins + bin] += known.sums[2 * bin]
+            waiting[kind * Self.bins + bin] += known.sums[2 * bin + 1]
+        }
+        used[kind] = true
     }
 
     /// The chance that a block of the class that has waited for `age` returns within `time`.

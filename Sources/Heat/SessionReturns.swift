@@ -7,6 +7,7 @@
 // Time is in units of about a millisecond. Invariants: no allocation after `init`; an event costs
 // at most a step for each octave of the age; what is concluded belongs to many events.
 
+import SegmentFormat
 import Staging
 
 package struct SessionReturns: ~Copyable {
@@ -18,6 +19,9 @@ package struct SessionReturns: ~Copyable {
     /// How much one told time that held, or did not, weighs.
     private static let trustRate: Float = 1.0 / 32
     private static let unitShift: UInt64 = 20
+
+    /// Ages that are told apart.
+    package static var bins: Int { ReturnModel.bins }
 
     private var model = ReturnModel(classes: SessionReturns.classes)
     private var events = 0
@@ -70,6 +74,23 @@ package struct SessionReturns: ~Copyable {
         guard events >= Self.leastLesson else { return }
         events = 0
         isKnown = true
+        model.learn()
+    }
+
+    // MARK: Over restarts
+
+    /// What was seen of the classes that sessions were in.
+    package var learnt: [LearntReturns.Class] { model.learnt }
+
+    /// Takes over what was seen before, into what has seen nothing yet.
+    package mutating func recall(
+        _ classes: [LearntReturns.Class], returns: UInt64, trust: Float
+    ) {
+        guard self.returns == 0, events == 0, !classes.isEmpty else { return }
+        for known in classes { model.recall(known, as: Int(known.number)) }
+        self.returns = returns
+        self.trust = trust
+        isKnown = returns >= UInt64(Self.leastLesson)
         model.learn()
     }
 

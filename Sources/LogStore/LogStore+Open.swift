@@ -36,6 +36,8 @@ package enum StoreFiles {
     package static let lock = "LOCK"
     /// What the owner tells tools; no part of the store.
     package static let statistics = "statistics"
+    /// What its owner has learnt of returns; no part of the store.
+    package static let learnt = "learnt"
     package static func checkpoint(_ number: Int) -> String { "checkpoint-\(number)" }
     package static func segment(_ local: Int) -> String {
         // Concatenated, not padded by repeating: strings this short take no heap memory.
@@ -250,8 +252,8 @@ struct Opener {
         }
     }
 
-    /// Names that a directory without a manifest may have in it and still be taken. The page of
-    /// statistics is not among them: it is only ever written beside a manifest.
+    /// Names that a directory without a manifest may have in it and still be taken. What owners
+    /// leave for tools and for themselves is not among them: it is only ever beside a manifest.
     private static func isOurs(_ name: String) -> Bool {
         name == StoreFiles.manifest || name == StoreFiles.lock || name.hasPrefix("checkpoint-")
             || name.hasPrefix("segment-") || name == "lost+found" || name.hasPrefix(".")

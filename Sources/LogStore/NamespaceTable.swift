@@ -90,9 +90,9 @@ package struct NamespaceTable {
         return zip(own.sorted(by: order), fields.sorted(by: order)).allSatisfy { $0 == $1 }
     }
 
-    /// The slot of an instance that recovery meets; nil for a purged or unknown one.
+    /// The slot of an instance that something on disk names; nil for a purged or unknown one.
     @inline(__always)
-    func slot(instance: UInt64) -> UInt16? { slots[instance] }
+    package func slot(instance: UInt64) -> UInt16? { slots[instance] }
 
     /// 0, which no instance has, for a slot beyond the table: callers' messages come unchecked.
     @inline(__always)

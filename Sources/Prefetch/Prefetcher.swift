@@ -42,7 +42,7 @@ package final class Prefetcher {
     let raised: RaisedReads
     /// Not made where returns of sessions are not predicted.
     @exclusivity(unchecked) var sessions: SessionTable
-    @exclusivity(unchecked) var sessionReturns = SessionReturns()
+    @exclusivity(unchecked) package var sessionReturns = SessionReturns()
     @exclusivity(unchecked) var sessionCosts = SessionCosts()
     @exclusivity(unchecked) var counts = PrefetchStatistics()
     @exclusivity(unchecked) private var bucket: TokenBucket

@@ -5,6 +5,20 @@
 //
 // Invariant: every slot that was inserted and not removed is met exactly once by a whole walk.
 
+import SegmentFormat
+
+/// What a policy has learnt of when blocks come back, for one that opens later.
+package struct LearntBlocks: Equatable, Sendable {
+    /// Namespaces' slots and the groups of classes that their blocks are in.
+    package var groups: [(slot: UInt16, group: UInt8)] = []
+    package var classes: [LearntReturns.Class] = []
+    package init() {}
+
+    package static func == (one: LearntBlocks, other: LearntBlocks) -> Bool {
+        one.classes == other.classes && one.groups.elementsEqual(other.groups, by: ==)
+    }
+}
+
 /// A block that has become visible.
 package struct Arrival: Equatable, Sendable {
     package var key: StagingKey
@@ -62,6 +76,11 @@ package protocol ReplacementPolicy: AnyObject {
     /// A namespace's weight against others, 1 for an ordinary one (its priority, and what it costs
     /// to recompute a byte), and the bytes beyond which its blocks leave first.
     func setShare(namespaceSlot: UInt16, weight: Float, quotaBytes: Int)
+    /// What it has learnt, empty for a policy that learns nothing.
+    var learnt: LearntBlocks { get }
+    /// Takes over what one before it has learnt; called while empty. What it does not know what to
+    /// do with it passes over.
+    func recall(_ learnt: LearntBlocks)
     /// Bytes of its tables.
     var memoryBytes: Int { get }
 }
@@ -73,6 +92,8 @@ extension ReplacementPolicy {
     }
     package func setShare(namespaceSlot: UInt16, weight: Float, quotaBytes: Int) {}
     package var memoryBytes: Int { 0 }
+    package var learnt: LearntBlocks { LearntBlocks() }
+    package func recall(_ learnt: LearntBlocks) {}
 
     @inline(__always)
     package func foretold(_ slot: Int32, _ outlook: Outlook) {

@@ -1,0 +1,81 @@
+// LearntKeeper: the thread that keeps what a store has learnt of returns in its file, once a
+// minute while the store is used, and at the end, so that neither a restart nor a process that is
+// killed begins with nothing. The owner only copies sums; files are this thread's.
+//
+// Invariants: what was learnt before is taken over before the first operation. The last file is
+// written before the store's locks are given back, unless the file system takes longer than
+// `patience`; a failure is counted as a page's is, and costs what was learnt, nothing else.
+
+import BlockIO
+import LogStore
+import SegmentFormat
+import Synchronization
+
+final class LearntKeeper: Sendable {
+    private let shared: SharedStore
+    private let directory: String
+    private let last = Mutex<LearntReturns?>(nil)
+    /// What had been done when the last file was written.
+    private let seen = Atomic<UInt64>(0)
+    private let thread = Mutex<PageThread?>(nil)
+
+    private static let period: UInt64 = 60_000_000_000
+    /// Nanoseconds that closing waits for the last file.
+    private static let patience: UInt64 = 1_000_000_000
+
+    /// Owner thread: takes over what the store had learnt, and starts the thread. Nil: no directory
+    /// of the store is there.
+    init?(_ owner: Owner, _ shared: SharedStore) {
+        let present = owner.store.log.presentPaths
+        guard let first = owner.configuration.directories.first(where: { present.contains($0) })
+        else { return nil }
+        self.shared = shared
+        directory = first
+        if let learnt = LearntFile.read(from: directory) { owner.tiered.recall(learnt) }
+        let made = PageThread("hearth-learnt") { [self] in main($0) }
+        if made == nil { shared.pageErrors.add(1, ordering: .relaxed) }
+        thread.withLock { $0 = made }
+    }
+
+    /// Ends the thread and has it write the last file. The engine is shut.
+    func end(_ owner: Owner) {
+        last.withLock { $0 = owner.tiered.learnt }
+        let thread = thread.withLock { thread in
+            defer { thread = nil }
+            return thread
+        }
+        guard let thread else { return writeLast() }
+        _ = thread.end(within: Self.patience) { [self] in writeLast() }
+    }
+
+    private func writeLast() {
+        if let learnt = last.withLock({ $0 }) { write(learnt) }
+    }
+
+    private func main(_ thread: PageThread) {
+        var next = shared.engine.clock.monotonic &+ Self.period
+        while thread.rest(until: next) {
+            next = max(next, shared.engine.clock.monotonic) &+ Self.period
+            // An owner that has taken nothing since has learnt nothing: it may sleep on.
+            guard activity != seen.load(ordering: .relaxed) else { continue }
+            let learnt: LearntReturns?? = shared.engine.askAndWait { owner, reply in
+                reply(owner.tiered.learnt)
+            }
+            guard let learnt else { return }
+            // After the asking, which is taken as any task is.
+            seen.store(activity, ordering: .relaxed)
+            if let learnt { write(learnt) }
+        }
+    }
+
+    /// Changes when something may have been learnt.
+    private var activity: UInt64 {
+        shared.engine.progress.takes &+ shared.caller.withLock { $0.hits }
+    }
+
+    private func write(_ learnt: LearntReturns) {
+        if !LearntFile.write(learnt, to: directory) {
+            shared.pageErrors.add(1, ordering: .relaxed)
+        }
+    }
+}
