@@ -5,9 +5,12 @@ import BenchKit
 
 struct BlockLoad {
     let wanted: [Int32]
-    /// One after the other from the head, or all at once: then the last one first, so that the head
-    /// of the chain is the one used most recently.
+    /// One after the other from the head, or all at once.
     let asksSingly: Bool
+    /// All at once: what is in memory before what has to be read, as a batch of gets is served, or
+    /// reading the first would evict the others; of both the last one first, so that the head of
+    /// the chain is the one used most recently.
+    private let order: [Int]
     /// How many were asked for, and how many of these have ended.
     var next = 0
     var ended = 0
@@ -17,7 +20,14 @@ struct BlockLoad {
     init(_ blocks: ArraySlice<Int32> = [], asksSingly: Bool = false, isResident: (Int32) -> Bool) {
         wanted = Array(blocks)
         self.asksSingly = asksSingly
-        outcomes = wanted.map { isResident($0) ? .hitDRAM : .hitSSD }
+        let outcomes: [ReplayOutcome] = wanted.map { isResident($0) ? .hitDRAM : .hitSSD }
+        let places = asksSingly ? Array(wanted.indices) : wanted.indices.reversed()
+        order =
+            asksSingly
+            ? places
+            : places.filter { outcomes[$0] == .hitDRAM }
+                + places.filter { outcomes[$0] != .hitDRAM }
+        self.outcomes = outcomes
         wrong = .init(repeating: false, count: wanted.count)
     }
 
@@ -28,7 +38,7 @@ struct BlockLoad {
     var isAsked: Bool { next == wanted.count }
     /// Whether one may be asked for now, and its place in the request.
     var mayAsk: Bool { next < wanted.count && (!asksSingly || ended == next) }
-    var nextPlace: Int { asksSingly ? next : wanted.count - 1 - next }
+    var nextPlace: Int { order[next] }
 
     /// Checks the bytes of the block in a place.
     mutating func check(_ found: UnsafeRawBufferPointer, at place: Int, isWhole: Bool) {
