@@ -10,6 +10,23 @@ import Testing
 @Suite struct TimedReplayTests {
     // MARK: The model
 
+    /// As a batch of gets is served: reading one block must not evict those that are there.
+    @Test func aLoadAsksForWhatIsInMemoryFirst() {
+        func order(singly: Bool) -> [Int] {
+            var load = BlockLoad([10, 11, 12, 13], asksSingly: singly) { $0 == 10 || $0 == 12 }
+            var places: [Int] = []
+            while !load.isAsked {
+                #expect(load.mayAsk)
+                places.append(load.nextPlace)
+                load.next += 1
+                load.ended += 1
+            }
+            return places
+        }
+        #expect(order(singly: false) == [2, 0, 3, 1])
+        #expect(order(singly: true) == [0, 1, 2, 3])
+    }
+
     @Test func layersHideTheShorterOfTwo() {
         let model = PrefillModel(rate: 1000, layers: 10, blockTokens: 100)
         #expect(model.compute(tokens: 1000, cachedBlocks: 4) == 0.6)
