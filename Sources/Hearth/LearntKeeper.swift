@@ -14,7 +14,8 @@ import Synchronization
 final class LearntKeeper: Sendable {
     private let shared: SharedStore
     private let directory: String
-    private let last = Mutex<LearntReturns?>(nil)
+    /// What the file has: what is no different is not written again.
+    private let kept = Mutex<LearntReturns?>(nil)
     /// What had been done when the last file was written.
     private let seen = Atomic<UInt64>(0)
     private let thread = Mutex<PageThread?>(nil)
@@ -39,24 +40,25 @@ final class LearntKeeper: Sendable {
 
     /// Ends the thread and has it write the last file. The engine is shut.
     func end(_ owner: Owner) {
-        last.withLock { $0 = owner.tiered.learnt }
+        guard let learnt = owner.tiered.learnt else { return endThread {} }
+        endThread { [self] in write(learnt) }
+    }
+
+    private func endThread(_ last: @escaping @Sendable () -> Void) {
         let thread = thread.withLock { thread in
             defer { thread = nil }
             return thread
         }
-        guard let thread else { return writeLast() }
-        _ = thread.end(within: Self.patience) { [self] in writeLast() }
-    }
-
-    private func writeLast() {
-        if let learnt = last.withLock({ $0 }) { write(learnt) }
+        guard let thread else { return last() }
+        _ = thread.end(within: Self.patience, last: last)
     }
 
     private func main(_ thread: PageThread) {
         var next = shared.engine.clock.monotonic &+ Self.period
         while thread.rest(until: next) {
             next = max(next, shared.engine.clock.monotonic) &+ Self.period
-            // An owner that has taken nothing since has learnt nothing: it may sleep on.
+            // An owner that has taken nothing since has learnt nothing: it may sleep on. What asks
+            // for statistics counts as taken, too, so the file is compared besides.
             guard activity != seen.load(ordering: .relaxed) else { continue }
             let learnt: LearntReturns?? = shared.engine.askAndWait { owner, reply in
                 reply(owner.tiered.learnt)
@@ -74,7 +76,10 @@ final class LearntKeeper: Sendable {
     }
 
     private func write(_ learnt: LearntReturns) {
-        if !LearntFile.write(learnt, to: directory) {
+        guard learnt != kept.withLock({ $0 }) else { return }
+        if LearntFile.write(learnt, to: directory) {
+            kept.withLock { $0 = learnt }
+        } else {
             shared.pageErrors.add(1, ordering: .relaxed)
         }
     }

@@ -72,6 +72,14 @@ import Testing
             #expect(now.store != other.store)
         }
         // A link is not followed, nor is a pipe waited for.
+        let elsewhere = directory.path + "/elsewhere"
+        try whole.write(to: URL(fileURLWithPath: elsewhere))
+        try FileManager.default.removeItem(at: url)
+        try FileManager.default.createSymbolicLink(
+            atPath: path(directory), withDestinationPath: elsewhere)
+        #expect(try await use(directory, rounds: 1) == 0)
+        #expect(returns(try #require(read(directory))) < 20)
+        #expect(FileManager.default.contents(atPath: elsewhere) == whole)
         try FileManager.default.removeItem(at: url)
         #expect(mkfifo(path(directory), 0o600) == 0)
         #expect(try await use(directory, rounds: 1) == 0)
@@ -87,5 +95,12 @@ import Testing
         let before = try #require(read(directory))
         #expect(try await use(directory, rounds: 300) == 0)
         #expect(read(directory) == before, "the old one stays")
+        // The last page is written after it, and tells.
+        let file = try #require(
+            FileManager.default.contents(atPath: directory.path + "/statistics"))
+        let page = try file.withUnsafeBytes { try StatisticsPage.newest(in: $0) }
+        let figures = try JSONSerialization.jsonObject(with: Data(page.json.utf8))
+        let trouble = (figures as? [String: Any])?["trouble"] as? [String: Any]
+        #expect(trouble?["pageErrors"] as? Int == 1)
     }
 }
