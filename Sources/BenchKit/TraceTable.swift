@@ -35,10 +35,9 @@ package struct TraceTable: Sendable {
         var numbers: [UInt64: Int32] = [:]
         var request = TraceRequest()
         var told: [Int] = []
-        var fullest = 0
+        var size = BlockSize()
         while UInt64(times.count) < limit ?? UInt64.max, try source.next(&request) {
-            let count = request.blocks.count
-            if count > 0 { fullest = max(fullest, (request.inputTokens + count - 1) / count) }
+            size.observe(tokens: request.inputTokens, blocks: request.blocks.count)
             let whole = request.blocks.count / join * join
             request.blocks.removeLast(request.blocks.count - whole)
             request.join(join)
@@ -56,7 +55,7 @@ package struct TraceTable: Sendable {
         findNext()
         findSessions(told)
         findReturns()
-        blockTokens = (fullest + 15) / 16 * 16 * join
+        blockTokens = size.tokens * join
         findPartial(join: join)
     }
 
@@ -130,7 +129,6 @@ package struct TraceTable: Sendable {
         }
     }
 
-    /// Tokens a block are not in the trace: as many as the fullest request has, in sixteens.
     private mutating func findPartial(join: Int) {
         endsPartial = (0..<requests).map { request in
             let count = offsets[request + 1] - offsets[request]

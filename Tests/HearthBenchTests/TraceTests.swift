@@ -107,6 +107,31 @@ let conversation = sharedFile("traces/mooncake_conversation.jsonl.gz")
         } throws: { error in (error as? TraceParser.Problem)?.text.contains(says) == true }
     }
 
+    /// What is left of a prompt is a block, or is none, or the trace contradicts itself.
+    @Test func tokensOfABlockAreFound() {
+        var random = SeededGenerator(seed: 5)
+        for tokens in [16, 64, 512, 2048] {
+            for rest in [true, false] {
+                var size = BlockSize()
+                #expect(size.tokens == 0)
+                for _ in 0..<2000 {
+                    let input = tokens + Int(random.next() % 2_000_000)
+                    let blocks = rest ? (input + tokens - 1) / tokens : input / tokens
+                    size.observe(tokens: input, blocks: blocks)
+                }
+                size.observe(tokens: 0, blocks: 3)
+                size.observe(tokens: 5, blocks: 0)
+                #expect(size.tokens == tokens, "\(tokens), rest \(rest)")
+                size.observe(tokens: 20 * tokens, blocks: 1)
+                size.observe(tokens: tokens, blocks: 20)
+                #expect(size.tokens == tokens, "\(tokens), contradicted")
+            }
+        }
+        var single = BlockSize()
+        single.observe(tokens: 700, blocks: 2)
+        #expect(single.tokens == 352)
+    }
+
     @Test func damagedLinesNeverTrap() throws {
         let line = Array(
             #"{"t":1.5,"in":7,"out":5,"s":2,"h":[[0,1],[14,3]],"z":[{"q":"\\"}]}"#.utf8)
