@@ -300,6 +300,14 @@ final class MemoryEngine: BenchEngine {
     }
 
     @Test func groupAndRamp() throws {
+        // All jobs of a run can be starved of the processor, but not in each of several runs.
+        var longest: UInt64 = 0
+        for _ in 0..<5 where longest < 190_000_000 { longest = try max(longest, rampedGroup()) }
+        #expect(longest >= 190_000_000)
+    }
+
+    /// The longest time that a job of it measured, nanoseconds.
+    private func rampedGroup() throws -> UInt64 {
         let target = MemoryTarget()
         let report = try run(
             [
@@ -312,8 +320,7 @@ final class MemoryEngine: BenchEngine {
         #expect(
             group[0].read.operations == report.results.reduce(0) { $0 + $1.read.operations })
         #expect(group[0].kv?["per_job"]?["gets"] == .unsigned(6))
-        // A job can be starved of the processor, but not all of them.
-        #expect(report.results.map(\.runtime).max() ?? 0 >= 190_000_000)
+        return report.results.map(\.runtime).max() ?? 0
     }
 
     @Test func rawEnginesOnFiles() throws {
