@@ -9,10 +9,10 @@
 
 struct WriteShare {
     /// Most requests under way. On the virtual disk of ARCHITECTURE.md, whose queue has no room for
-    /// more of them beside readers, a writer has half of its rate with ten to twelve.
-    static let most = 12
+    /// more of them beside readers, a writer has half of its rate with ten or eleven.
+    static let most = 11
     /// The share aimed at; in between the limit stays.
-    static let aim = 0.5...0.56
+    static let aim = 0.51...0.56
     /// The least a span takes, nanoseconds, and the least completions in it.
     static let span: UInt64 = 20_000_000
     static let completions = 16

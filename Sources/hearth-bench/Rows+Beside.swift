@@ -114,12 +114,15 @@ enum BesideRow {
         func rates(_ list: [Double]) -> JSONValue { .array(list.map { .number($0) }) }
         let waits = zip(beside, alone).map { Double($0) / Double(max(1, $1)) }
         let shares = zip(kept, solo).map { $0 / $1 }
+        let (ratio, share) = (Bootstrap.interval(waits), Bootstrap.interval(shares))
         return [
             ("p99_alone_ns", numbers(alone)), ("p99_beside_ns", numbers(beside)),
             ("writer_alone_bytes_per_second", rates(solo)),
             ("writer_beside_bytes_per_second", rates(kept)),
-            ("p99_ratio", .number(Bootstrap.interval(waits).median)),
-            ("writer_share", .number(Bootstrap.interval(shares).median)),
+            ("p99_ratio", .number(ratio.median)),
+            ("p99_ratio_interval", rates([ratio.low, ratio.high])),
+            ("writer_share", .number(share.median)),
+            ("writer_share_interval", rates([share.low, share.high])),
         ]
     }
 
