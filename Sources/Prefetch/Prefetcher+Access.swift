@@ -128,7 +128,7 @@ extension Prefetcher: AccessObserver {
                 upper?.isReady(block.fingerprint, due: due)
                 return
             }
-        case .cancelled where resident >= 0:
+        case .cancelled where isIssued:
             waste(UnusedBlock(predictor: block.predictor, bytes: bytes))
         case .alreadyPresent: counts.hintedResident += 1
         default: if isIssued { counts.change(block.predictor) { $0.failed += 1 } }

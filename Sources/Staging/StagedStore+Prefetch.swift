@@ -144,7 +144,12 @@ extension StagedStore {
         }
         let resident = ResidentSlot(slot.pointee.resident)
         slot.pointee.resident = -1
+        let isOvertaken = arena.state(resident) == .condemned
         arena.unpin(resident)
+        if isOvertaken {
+            endPrefetch(index, .cancelled)
+            return
+        }
         // Deleted, replaced or purged meanwhile: what was read must not become a resident.
         let isCurrent =
             outcome.status == .hit && log.namespaces.isLive(slot.pointee.message.namespaceSlot)

@@ -16,7 +16,7 @@ extension StagedStore {
         note(index, .put, bytes: slot.pointee.message.length)
         let key = slot.pointee.fingerprint.stagingKey
         if let arena, let found = arena.find(key) {
-            if found.state == .filling {
+            if found.state == .filling, !overtakes(index, found.slot) {
                 // Read or put under way: this put starts again when it has ended.
                 operations[index].phase = .joined
                 operations[index].next = joined[Int(found.slot.index)]
@@ -36,6 +36,14 @@ extension StagedStore {
         } else {
             appendStraight(index)
         }
+    }
+
+    /// Whether a put need not wait for what fills the block's resident, as it has the bytes that a
+    /// prefetch is still bringing.
+    private func overtakes(_ index: Int32, _ resident: ResidentSlot) -> Bool {
+        let message = operations[index].message
+        return retains && !message.replace && isPrefetching(resident)
+            && isPresent(operations[index].fingerprint, durable: message.durability == .durable)
     }
 
     /// Whether there is a copy on disk that a put is compared with, and not put in the place of; a
@@ -361,8 +369,8 @@ extension StagedStore {
         } else if outcome.status == .stored {
             removeOlder(slot.pointee.fingerprint, than: outcome.version)
         } else if outcome.status == .alreadyPresent, let arena {
-            if let found = arena.find(slot.pointee.fingerprint.stagingKey) {
-                if found.state.isVisible { arena.touch(found.slot) }
+            if let found = arena.find(slot.pointee.fingerprint.stagingKey), found.state.isVisible {
+                arena.touch(found.slot)
             } else if !slot.pointee.answered, !slot.pointee.abandoned {
                 keepCopy(index)
             }

@@ -110,10 +110,17 @@ extension StagedStore {
             storedBytes: UInt32(imageBytes(made)), shardCount: UInt16(entry.shardCount - 1),
             aligned: log.namespaces.aligned(entry.namespaceSlot), checksum: entry.checksum,
             expiry: entry.expiry, namespaceSlot: entry.namespaceSlot)
-        guard entry.shardCount == made.shardCount,
-            case .slot(let resident) = reserve(
-                slot.pointee.fingerprint.stagingKey, info, in: arena)
-        else { return }
+        guard entry.shardCount == made.shardCount else { return }
+        let key = slot.pointee.fingerprint.stagingKey
+        let late = arena.find(key).map { $0.slot }
+        if let late {
+            // What is here need not be waited for: the prefetch's resident goes, and whoever waits
+            // for it starts again.
+            guard isPrefetching(late) else { return }
+            arena.remove(late)
+        }
+        defer { if let late { resumeJoined(late.index) } }
+        guard case .slot(let resident) = reserve(key, info, in: arena) else { return }
         var errno: Int32 = 0
         let checksum = buildScattered(
             arena.pieces(resident), Int(info.storedBytes), made, info.version, &errno)
