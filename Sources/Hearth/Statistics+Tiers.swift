@@ -76,7 +76,7 @@ extension Owner {
         if let told = tiered.tiers?.statistics { made.note(told) }
         if let arena = store.arena {
             made.staging = Statistics.Tiers.Tier(
-                capacity: UInt64(arena.slabCount * arena.slabBytes),
+                capacity: UInt64(arena.bytes),
                 used: UInt64(arena.cleanBytes + arena.dirtyBytes),
                 held: UInt64(arena.residentCount), hits: statistics.gets.hitsStaging,
                 promotions: store.statistics.prefetchReads,

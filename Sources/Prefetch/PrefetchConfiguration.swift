@@ -48,6 +48,11 @@ package struct PrefetchConfiguration: Sendable {
     package var demandShare = 0.25
     /// Bytes that may go at once on top of it.
     package var burstBytes = 256 << 10
+    /// How long before it is needed a block is brought, or kept for that, as a share of the time
+    /// that a block stays in staging; at most 1. With a quarter nothing is lost where the device is
+    /// fast, and on a trace of agents with a small staging, whose queue was far longer than a stay,
+    /// a third of what hints cost is gone (ARCHITECTURE.md, prefetching).
+    package var horizonShare = 0.25
     /// How long a block that nobody has used stays protected after it was due, nanoseconds.
     package var patience: UInt64 = 30_000_000_000
     /// Bytes a second that the device is taken to give before anything was measured.

@@ -10,7 +10,7 @@ extension Prefetcher {
         case .chain: chain(hint, keys)
         case .pages: pages(hint, keys)
         case .progress: progress(hint)
-        case .cancel: cancel(hint.request)
+        case .cancel, .ended: cancel(hint.request)
         case .release:
             guard log.namespaces.isLive(hint.namespaceSlot) else { return }
             for key in keys { release(log.fingerprint(hint.namespaceSlot, key)) }

@@ -8,12 +8,8 @@ import Heat
 import LogStore
 import Staging
 
-/// How long what is brought stays, and what it costs others; learnt a little at each look.
+/// What bringing costs others; learnt a little at each look.
 struct SessionCosts {
-    /// Bytes a second that leave staging for want of room, and since when they are counted.
-    var leaving = 0.0
-    var counted: UInt64 = 0
-    var evictedBytes: UInt64 = 0
     /// The share of looks that found the device at work for somebody who waits.
     var busy: Float = 0
     /// Blocks that made room for prefetches.
@@ -283,19 +279,12 @@ extension Prefetcher {
     /// How long a block that is brought would stay: until others have taken its place, but as long
     /// as it is protected, nanoseconds.
     private var staying: UInt64 {
-        let turn = Double(arena.slabCount * arena.slabBytes) / max(1, sessionCosts.leaving)
-        let most = Double(2 * configuration.patience)
-        return UInt64(min(most, max(Double(Self.firstLook), turn * 1e9)))
+        min(2 * configuration.patience, max(Self.firstLook, turnover.stay(bytes: arena.bytes)))
     }
 
     private func measureCosts(_ now: UInt64) {
         sessionCosts.busy += ((log.demandWaits ? 1 : 0) - sessionCosts.busy) / 32
-        guard now >= sessionCosts.counted &+ Self.firstLook else { return }
-        let evicted = arena.evictedBytes
-        let seconds = Double(now &- sessionCosts.counted) * 1e-9
-        let rate = Double(evicted &- sessionCosts.evictedBytes) / seconds
-        sessionCosts.leaving += (rate - sessionCosts.leaving) / 4
-        (sessionCosts.counted, sessionCosts.evictedBytes) = (now, evicted)
+        turnover.observe(evicted: arena.evictedBytes, now: now)
     }
 
     /// Bytes of a block, of those in staging.

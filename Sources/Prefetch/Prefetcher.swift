@@ -50,6 +50,7 @@ package final class Prefetcher {
     /// By device, as what hangs on one that does badly is not to hold up the rest.
     let underWay: DeviceShares
     @exclusivity(unchecked) private var wake = UInt64.max
+    @exclusivity(unchecked) var turnover = StagingTurnover()
     /// No room was found: nothing is begun before, and how long the next such pause is.
     @exclusivity(unchecked) var pausedUntil: UInt64 = 0
     @exclusivity(unchecked) var pause: UInt64 = 0
@@ -66,6 +67,9 @@ package final class Prefetcher {
     private static let pagePatience: UInt64 = 50_000_000
     /// How long a dormant block is kept at the most, however far off its due time, nanoseconds.
     static let longestDormancy: UInt64 = 600_000_000_000
+    /// How far off a due time is believed at the most, nanoseconds: what is due in an absurd future
+    /// would wait for ever.
+    private static let longestWait: UInt64 = 3_600_000_000_000
 
     /// Nil for a store without staging: there is nowhere to bring anything.
     package init?(_ staged: StagedStore, _ configuration: PrefetchConfiguration) {
@@ -94,7 +98,7 @@ package final class Prefetcher {
             keys: tracksSessions ? configuration.sessionKeys : 1)
         bucket = TokenBucket(burstBytes: configuration.burstBytes)
         meter = BandwidthMeter(assumed: configuration.assumedBandwidth)
-        windowBytes = arena.slabCount * arena.slabBytes / configuration.windowShare
+        windowBytes = arena.bytes / configuration.windowShare
     }
 
     deinit {
@@ -218,7 +222,8 @@ package final class Prefetcher {
     }
 
     /// The queue's request; those that only sleep make room for it.
-    func request(_ id: UInt64, due: UInt64) -> Int32 {
+    func request(_ id: UInt64, due told: UInt64) -> Int32 {
+        let due = min(told, log.clock.monotonic &+ Self.longestWait)
         var made = queue.request(id, due: due)
         for _ in 0..<Self.mostForgotten where made < 0 && queue.oldestDormant >= 0 {
             forget(queue.oldestDormant)
@@ -254,10 +259,16 @@ package final class Prefetcher {
         }
         let share = configuration.demandShare * meter.bytesPerSecond
         bucket.fill(bytesPerSecond: share, now: now)
+        let horizon = lookAhead(now)
         let lingers = log.demandWaits
         while queue.first >= 0 {
             let (blocks, bytesInFlight) = underWay.sum(log)
             let index = queue.first
+            if queue.due(index) > horizon {
+                // Later, when it is nearer. What is behind it is due later still.
+                wake = now + (queue.due(index) - horizon)
+                break
+            }
             let waits = lingers && (!isUrgent(index) || log.demandIsUnderWay)
             if blocks >= (waits ? 1 : configuration.operations) { break }
             guard let bytes = bytesWanted(index) else {
@@ -275,6 +286,17 @@ package final class Prefetcher {
             if !begin(index, bytes) { break }
         }
         return begun
+    }
+
+    /// The latest due time for which blocks are brought, and kept, now: beyond a share of the time
+    /// that a block stays, what it would displace is used sooner than it is.
+    private func lookAhead(_ now: UInt64) -> UInt64 {
+        turnover.observe(evicted: arena.evictedBytes, now: now)
+        let stay = turnover.stay(bytes: arena.bytes)
+        arena.sparesUntil =
+            stay == StagingTurnover.longest
+            ? .max : now &+ UInt64(Double(stay) * configuration.horizonShare)
+        return arena.sparesUntil
     }
 
     /// Pages of a layer have less time than a moment after a demand read: they only give way to

@@ -71,7 +71,7 @@ extension StagingArena {
         var candidate = policy.victim(after: nil)
         while let victim = candidate {
             candidate = policy.victim(after: victim)
-            if awaited[Int(victim)] > 0 {
+            if awaited[Int(victim)] > 0, awaited[Int(victim)] <= sparesUntil {
                 spared += 1
                 if spared > Self.longestSparing { break }
                 continue
@@ -241,6 +241,8 @@ extension StagingArena {
     package var freeSlabs: Int { slabs.freeCount }
     package var evictions: UInt64 { counts.evictions }
     package var evictedBytes: UInt64 { counts.evictedBytes }
+    /// Bytes of all slabs.
+    package var bytes: Int { slabCount * slabBytes }
     /// Slabs held by leases of this and other threads; each slab counts once.
     package var leasedSlabs: Int { Int(table.leased.pointee.load(ordering: .relaxed)) }
     package var leaseLimitSlabs: Int { table.leaseLimit }

@@ -77,6 +77,8 @@ package final class StagingArena {
     /// By resident slot, when somebody is expected to read it, 0 for nobody: others leave before,
     /// and of these the one that is needed last.
     var awaited: UnsafeMutablePointer<UInt64>
+    /// What is awaited later than that leaves as if nobody awaited it.
+    package var sparesUntil = UInt64.max
     /// By resident slot, whether it is the only copy although it may leave.
     var unwritten: UnsafeMutablePointer<Bool>
     /// Versions of such residents that were evicted and not told of yet; a reservation evicts no
