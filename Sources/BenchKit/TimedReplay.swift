@@ -61,6 +61,13 @@ package struct TimedReplay {
     /// By request that has come: seconds that its turn is expected to take.
     private var expected: [Double]
     private var waitingSeconds = 0.0
+    /// Of requests that have had their turn, the latest ones counting most: seconds that it took,
+    /// and was expected to take. What requests ahead in the queue are going to store is there by
+    /// their turn and was not when they came.
+    private var taken = 0.0
+    private var foreseen = 0.0
+    /// When the one that came last was told to be due: those that come later are not due before.
+    private var latestDue: UInt64 = 0
     private var serverFree: UInt64 = 0
 
     package init(
@@ -90,6 +97,9 @@ package struct TimedReplay {
         result.deviceBytesWritten = store.deviceBytesWritten
         return result
     }
+
+    /// A request's weight among those before it.
+    private static let forgetting = 1 / 64.0
 
     // MARK: One request
 
@@ -135,6 +145,7 @@ package struct TimedReplay {
             let usable = load.usable
             try store.put(new, parent: usable > 0 ? blocks[blocks.startIndex + usable - 1] : -1)
         }
+        store.ended(request, whole)
         if let foretold = hints.foretold {
             store.told(trace.sessions[request], goesOn: foretold[request], whole)
         }
@@ -146,6 +157,8 @@ package struct TimedReplay {
         let compute = model.compute(
             tokens: trace.inputTokens[request], cachedBlocks: load.usable)
         let service = model.service(compute: compute, load: loadSeconds)
+        taken += service - taken * Self.forgetting
+        foreseen += expected[request] - foreseen * Self.forgetting
         serverFree = begun + Self.nanoseconds(service)
         result.compute.append(compute)
         result.timesToFirstToken.append(Double(serverFree - arrivals[request]) / 1e9)
@@ -186,8 +199,10 @@ package struct TimedReplay {
             if hints.chain, !blocks.isEmpty {
                 expected[request] = store.forecast(
                     blocks, tokens: trace.inputTokens[request])
-                let free = max(now, serverFree) + Self.nanoseconds(max(0, waitingSeconds))
-                store.announce(request, blocks, due: free)
+                let pace = foreseen > 0 ? taken / foreseen : 1
+                let free = max(now, serverFree) + Self.nanoseconds(max(0, pace * waitingSeconds))
+                latestDue = max(latestDue, free)
+                store.announce(request, blocks, due: latestDue)
             }
             waitingSeconds += expected[request]
         }

@@ -72,6 +72,8 @@ package protocol TimedStore: AnyObject {
     func announce(_ request: Int, _ blocks: ArraySlice<Int32>, due: UInt64)
     /// The request has had its turn.
     func withdraw(_ request: Int)
+    /// The request has ended and has used these blocks.
+    func ended(_ request: Int, _ blocks: ArraySlice<Int32>)
     /// Tells the store whether the session of a request that has ended is said to go on.
     func told(_ session: Int32, goesOn: Bool, _ blocks: ArraySlice<Int32>)
 

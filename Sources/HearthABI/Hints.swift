@@ -63,6 +63,7 @@ private func isRight(
     case .pages: hint.key_count > 0 && hint.number > 0 && hint.confidence <= 1 << 16
     case .session: hint.session != 0 && hint.state <= HEARTH_SESSION_CLOSED.rawValue
     case .progress, .cancel: hint.request != 0
+    case .ended: hint.key_count > 0 || hint.request != 0
     }
 }
 

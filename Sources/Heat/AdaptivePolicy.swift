@@ -240,6 +240,12 @@ package final class AdaptivePolicy: ReplacementPolicy {
         place(slot, told, continues)
     }
 
+    package func reordered(_ slot: Int32, continues: Bool) {
+        guard isHeld(slot), Int(residents[Int(slot)].queue) != Self.demotedQueue else { return }
+        unlink(slot)
+        place(slot, Int(residents[Int(slot)].kind), continues)
+    }
+
     /// A use: what is learnt from it, and the class that the block is in from now on.
     private func use(
         _ slot: Int32, from known: Int?, since: UInt64, _ group: Int, _ continues: Bool

@@ -21,6 +21,8 @@ package enum HintKind: UInt32, CaseIterable, Sendable {
     case admitted
     /// It does not any more; without keys: none at all.
     case evicted
+    /// The request has ended; the keys are those that it has used, in chain order.
+    case ended
 }
 
 /// What is known of a session.

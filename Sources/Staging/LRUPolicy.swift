@@ -46,6 +46,8 @@ package final class LRUPolicy: ReplacementPolicy {
         use(slot, continues)
     }
 
+    package func reordered(_ slot: Int32, continues: Bool) { touched(slot, continues: continues) }
+
     @inline(__always)
     private func use(_ slot: Int32, _ continues: Bool) {
         link(slot, after: continues && latest >= 0 ? latest : capacity)

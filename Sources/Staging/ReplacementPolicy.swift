@@ -69,6 +69,9 @@ package protocol ReplacementPolicy: AnyObject {
     /// Something was said of the resident's future; `continues` as in an arrival. Advice: it may be
     /// wrong.
     func foretold(_ slot: Int32, _ outlook: Outlook, continues: Bool)
+    /// The resident, which has been used lately, takes its place in its chain: as recent as what is
+    /// used now, and no use; `continues` as in an arrival.
+    func reordered(_ slot: Int32, continues: Bool)
     /// The coldest candidate (nil), or the next one after `slot`, the one given last, which is
     /// still held; nil at the end. Walking never comes back to a slot, so a walk is bounded by the
     /// residents.
@@ -87,6 +90,7 @@ package protocol ReplacementPolicy: AnyObject {
 
 extension ReplacementPolicy {
     package func expects(_ key: StagingKey) {}
+    package func reordered(_ slot: Int32, continues: Bool) {}
     package func foretold(_ slot: Int32, _ outlook: Outlook, continues: Bool) {
         if outlook == .ends { demoted(slot) }
     }

@@ -127,6 +127,12 @@ extension StagingArena {
         policy.foretold(slot.index, outlook, continues: continues)
     }
 
+    /// A request that used the resident has ended; `continues` as in `touch`.
+    package func reorder(_ slot: ResidentSlot, continues: Bool) {
+        check(slot)
+        policy.reordered(slot.index, continues: continues)
+    }
+
     // MARK: Pins
 
     /// Holds the slot's memory, in any state; for I/O in flight and copies.

@@ -41,7 +41,11 @@ package final class PrefixJudge: Sendable {
         var away: UInt32 = 0
         var rate = RecomputeRate()
         var counts = PrefixCounts()
+        var readingGain = 0.0
     }
+
+    /// A prefix's weight in `readingGain`.
+    private static let learning = 1 / 64.0
 
     private let state = Mutex(State())
 
@@ -66,6 +70,10 @@ package final class PrefixJudge: Sendable {
         state.withLock { $0.rate.stored(namespaceSlot, now: now) }
     }
 
+    /// How many times longer it lately took to compute a block than to read it from a device, 0
+    /// before that was known.
+    package var readingGain: Double { state.withLock { $0.readingGain } }
+
     package var counts: PrefixCounts { state.withLock { $0.counts } }
 
     /// What is known of a device.
@@ -87,6 +95,10 @@ package final class PrefixJudge: Sendable {
             state.counts.declinedBlocks += UInt64(made.present - made.blocks)
             state.counts.declinedBytes += made.declinedBytes
             if made.isProbe { state.counts.probes += 1 }
+            if prefix.readingGain > 0 {
+                let share = state.readingGain == 0 ? 1 : Self.learning
+                state.readingGain += share * (min(prefix.readingGain, 1e6) - state.readingGain)
+            }
             if rate == 0 { state.counts.unknownRate += 1 }
             return made
         }

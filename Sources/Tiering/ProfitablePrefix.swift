@@ -102,6 +102,9 @@ package struct ProfitablePrefix {
     private var inMemory = 0
     private var isPlain = true
     private var isOpen = true
+    /// How much longer computing a block takes than reading it, of the first one on a device that
+    /// is known; 0 for none.
+    private(set) var readingGain = 0.0
 
     private var best = 0
     private var bestEnd: Double
@@ -130,6 +133,10 @@ package struct ProfitablePrefix {
         guard isOpen else { return false }
         if block.device >= 0 {
             let device = min(block.device, 31)
+            if readingGain == 0, block.bytes > 0, devices[device].cost.perByte > 0 {
+                readingGain =
+                    question.blockNanoseconds / (Double(block.bytes) * devices[device].cost.perByte)
+            }
             read(device, Double(block.bytes))
             if isPlain {
                 isPlain = false

@@ -90,7 +90,7 @@ package final class TieredStore {
         _ staged: StagedStore, _ configuration: TieredConfiguration
     ) -> WriteBacklog? {
         guard configuration.overload == .staysInMemory, let arena = staged.arena else { return nil }
-        let most = arena.slabCount * arena.slabBytes / backlogShare
+        let most = arena.bytes / backlogShare
         return WriteBacklog(
             longest: longestBacklog, floor: min(configuration.staged.log.groupBytes, most),
             ceiling: most)
@@ -127,6 +127,7 @@ package final class TieredStore {
         judge.update(staged.log.meters, away: staged.log.unreadableDevices)
         if wear != nil { account() }
         guard backlog != nil, let arena = staged.arena else { return }
+        backlog?.readingGain = judge.readingGain
         backlog?.observe(
             total: staged.log.statistics.groupBytes, waiting: arena.dirtyBytes, now: now)
         staged.dirtyLimit = backlog?.limit ?? Int.max
@@ -209,6 +210,9 @@ package final class TieredStore {
         case .session:
             foretell(hint, keys)
             prefetcher?.hint(hint, keys: keys)
+        case .ended:
+            reorder(hint, keys)
+            prefetcher?.hint(hint, keys: keys)
         default: prefetcher?.hint(hint, keys: keys)
         }
     }
@@ -229,26 +233,42 @@ package final class TieredStore {
         }
     }
 
-    /// What is said of a session is said of its blocks: it orders who leaves staging first.
-    private func foretell(_ hint: Hint, _ keys: UnsafeBufferPointer<UnsafeRawBufferPointer>) {
+    /// What a request has read when it began is older than what it has put when it ended, although
+    /// that is of no use without it.
+    private func reorder(_ hint: Hint, _ keys: UnsafeBufferPointer<UnsafeRawBufferPointer>) {
+        forEachResident(of: keys, hint) { arena, slot, continues in
+            arena.reorder(slot, continues: continues)
+        }
+    }
+
+    /// Calls the body with the visible residents of a chain, from the head on, and whether it was
+    /// called for one before in the chain.
+    private func forEachResident(
+        of keys: UnsafeBufferPointer<UnsafeRawBufferPointer>, _ hint: Hint,
+        _ body: (StagingArena, ResidentSlot, Bool) -> Void
+    ) {
         guard let arena = staged.arena, staged.log.namespaces.isLive(hint.namespaceSlot) else {
             return
         }
+        var continues = hint.continues
+        for key in keys {
+            let name = staged.log.fingerprint(hint.namespaceSlot, key).stagingKey
+            guard let found = arena.find(name), found.state.isVisible else { continue }
+            body(arena, found.slot, continues)
+            continues = true
+        }
+    }
+
+    /// What is said of a session is said of its blocks: it orders who leaves staging first.
+    private func foretell(_ hint: Hint, _ keys: UnsafeBufferPointer<UnsafeRawBufferPointer>) {
         let outlook: Outlook =
             switch hint.state {
             case .open, .idle: .returns
             case .toolPending: .returnsSoon
             case .oneShot, .closed: .ends
             }
-        var continues = hint.continues
-        for key in keys {
-            let name = staged.log.fingerprint(hint.namespaceSlot, key).stagingKey
-            guard let found = arena.find(name), found.state.isVisible else {
-                continues = false
-                continue
-            }
-            arena.foretell(found.slot, outlook, continues: continues)
-            continues = true
+        forEachResident(of: keys, hint) { arena, slot, continues in
+            arena.foretell(slot, outlook, continues: continues)
         }
     }
 

@@ -1,7 +1,9 @@
 // WriteBacklog: how much may wait to be written. Blocks that wait can not leave staging; where
 // more come than the devices take, those that wait would hold all of it, and with it the blocks
 // that are read again. So no more may wait than the devices write in some seconds, by what they
-// have been seen to write while something waited all the time.
+// have been seen to write while something waited all the time; and less where blocks are computed
+// far sooner than they are read: a copy on a device is worth little there, and the memory that
+// waits for it as much as ever.
 //
 // Invariants: constant memory, no allocation; the limit is never below `floor` and never above
 // `ceiling`.
@@ -24,6 +26,10 @@ package struct WriteBacklog: Sendable {
         self.floor = floor
         self.ceiling = max(floor, ceiling)
     }
+
+    /// How many times longer a block takes to compute than to read, 0: not known. Down to a fourth
+    /// it is worth the whole wait.
+    package var readingGain = 0.0
 
     /// `total` is all bytes written so far, `waiting` those that wait.
     package mutating func observe(total: UInt64, waiting: Int, now: UInt64) {
@@ -50,6 +56,7 @@ package struct WriteBacklog: Sendable {
         // Until something was measured, some: what waits for a slow device waits long, and what is
         // not written of a first burst is lost although the device may be fast.
         guard bytesPerSecond > 0 else { return max(floor, ceiling / 16) }
-        return min(ceiling, max(floor, Int(min(bytesPerSecond * longest, 1e15))))
+        let share = readingGain > 0 ? min(1, 4 * readingGain) : 1
+        return min(ceiling, max(floor, Int(min(bytesPerSecond * longest * share, 1e15))))
     }
 }

@@ -36,6 +36,12 @@ extension Hint {
         return made
     }
 
+    static func ending(_ request: Int, slot: UInt16 = 0) -> Hint {
+        var made = Hint(.ended, namespaceSlot: slot)
+        made.request = UInt64(request) + 1
+        return made
+    }
+
     static func telling(_ session: Int32, goesOn: Bool, slot: UInt16 = 0) -> Hint {
         var made = Hint(.session, namespaceSlot: slot)
         (made.session, made.state) = (UInt64(session) + 1, goesOn ? .idle : .oneShot)

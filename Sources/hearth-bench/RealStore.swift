@@ -143,6 +143,8 @@ final class RealStore: TimedStore {
 
     func withdraw(_ request: Int) { hint(.withdrawing(request), []) }
 
+    func ended(_ request: Int, _ blocks: ArraySlice<Int32>) { hint(.ending(request), blocks) }
+
     func told(_ session: Int32, goesOn: Bool, _ blocks: ArraySlice<Int32>) {
         hint(.telling(session, goesOn: goesOn), blocks)
     }

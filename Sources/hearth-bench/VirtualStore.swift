@@ -131,6 +131,10 @@ final class VirtualStore: TimedStore {
 
     func withdraw(_ request: Int) { hint(.withdrawing(request, slot: namespaceSlot), []) }
 
+    func ended(_ request: Int, _ blocks: ArraySlice<Int32>) {
+        hint(.ending(request, slot: namespaceSlot), blocks)
+    }
+
     func told(_ session: Int32, goesOn: Bool, _ blocks: ArraySlice<Int32>) {
         hint(.telling(session, goesOn: goesOn, slot: namespaceSlot), blocks)
     }

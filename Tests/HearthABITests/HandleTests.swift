@@ -123,7 +123,7 @@ private final class Thing: Sendable {}
             (.progress, HEARTH_HINT_PROGRESS), (.session, HEARTH_HINT_SESSION),
             (.touched, HEARTH_HINT_TOUCHED), (.cancel, HEARTH_HINT_CANCEL),
             (.release, HEARTH_HINT_RELEASE), (.admitted, HEARTH_HINT_ADMITTED),
-            (.evicted, HEARTH_HINT_EVICTED),
+            (.evicted, HEARTH_HINT_EVICTED), (.ended, HEARTH_HINT_ENDED),
         ]
         #expect(hints.count == HintKind.allCases.count)
         for (core, header) in hints { #expect(core.rawValue == header.rawValue) }

@@ -121,6 +121,27 @@ import Testing
         #expect(order.filter { $0 < 3 } == [2, 1, 0] && order.filter { $0 >= 3 } == [5, 4, 3])
     }
 
+    /// Read when a request began, put when it ended, and then told in order: the head, which was
+    /// used first, leaves last, and what was learnt is what it was.
+    @Test func aRequestsEndRestoresTheOrderAndTeachesNothing() {
+        let policy = AdaptivePolicy()
+        policy.resize(capacity: 12)
+        for slot in 0..<Int32(3) {
+            policy.inserted(slot, Arrival(key: key(Int(slot)), bytes: 1))
+        }
+        for slot in 3..<Int32(6) {
+            policy.inserted(slot, Arrival(key: key(Int(slot)), bytes: 1))
+        }
+        policy.demoted(2)
+        let before = policy.halfLife(namespaceSlot: 0)
+        for slot in [0, 1, 2, 4, 5] as [Int32] { policy.reordered(slot, continues: slot > 0) }
+        // What was handed up stays the first to leave, and who is not in the chain is older.
+        #expect(walk(policy) == [2, 3, 5, 4, 1, 0])
+        #expect(policy.halfLife(namespaceSlot: 0) == before)
+        policy.reordered(9, continues: false)
+        #expect(walk(policy) == [2, 3, 5, 4, 1, 0])
+    }
+
     @Test func whatIsOverItsQuotaLeavesFirst() {
         let policy = AdaptivePolicy()
         policy.resize(capacity: 30)

@@ -61,6 +61,8 @@ import Testing
         // The same, told head first by who knows only that they follow each other.
         for slot in [2, 4, 6] as [Int32] { policy.touched(slot, continues: slot != 2) }
         #expect(order(policy) == [0, 7, 5, 3, 1, 6, 4, 2])
+        for slot in [0, 5, 6] as [Int32] { policy.reordered(slot, continues: slot != 0) }
+        #expect(order(policy) == [7, 3, 1, 4, 2, 6, 5, 0])
     }
 
     @Test func touchesKeepTheirOrderAndTheirBound() {

@@ -81,6 +81,49 @@ import Tiering
         #expect(order == [3, 4, 5, 0, 1, 2, 6, 7, 8])
     }
 
+    /// Reads blocks one after the other, so that staging is turned over in some seconds.
+    private func turnOver(_ world: TieredWorld, _ space: UInt16, _ numbers: Range<Int>) {
+        for number in numbers {
+            check(world, space, "key-\(number)", mode: .cached)
+            world.pass(50_000_000)
+        }
+    }
+
+    /// What a request far back in the queue needs would only take the place of what others use
+    /// until then: it is brought when its time comes nearer, and in time.
+    @Test func whatIsNeededMuchLaterWaits() throws {
+        let (world, space) = try world(160)
+        turnOver(world, space, 0..<160)
+        let names = (0..<8).map { "key-\($0)" }
+        for name in names { #expect(!world.isResident(name, space)) }
+        let second: UInt64 = 1_000_000_000
+        world.chain(space, names, request: 1, due: world.clock.monotonic + 20 * second)
+        let soon = world.clock.monotonic + second / 4
+        world.chain(space, ["key-20", "key-21"], request: 2, due: soon)
+        world.pass(second)
+        #expect(world.store.prefetchStatistics[.chain].issued == 2)
+        #expect(world.isResident("key-21", space) && world.store.prefetchStatistics.waiting == 8)
+        world.pass(18 * second)
+        for name in names { check(world, space, name, tier: .staging, mode: .cached) }
+        #expect(world.store.prefetchStatistics[.chain].timely == 8)
+    }
+
+    /// Nor does it keep what is there.
+    @Test func whatIsNeededMuchLaterIsNotSpared() throws {
+        for (wait, stays) in [(UInt64(100_000_000), true), (1000 * 1_000_000_000, false)] {
+            let (world, space) = try world(160)
+            turnOver(world, space, 8..<160)
+            let names = (0..<8).map { "key-\($0)" }
+            for name in names { check(world, space, name, mode: .cached) }
+            // One that waits, so that the prefetcher looks.
+            let due = world.clock.monotonic + wait
+            world.chain(space, names + ["key-8"], request: 1, due: due)
+            for number in 20..<110 { check(world, space, "key-\(number)", mode: .cached) }
+            #expect(world.isResident("key-0", space) == stays)
+            #expect(world.isResident("key-7", space) == stays)
+        }
+    }
+
     @Test func demandJoinsWhatIsUnderWay() throws {
         for mode in [GetMode.direct, .cached] {
             let (world, space) = try world(2)
@@ -95,6 +138,95 @@ import Tiering
             // Read once for both.
             #expect(world.store.staged.log.statistics.readBytes - reads == UInt64(Self.length))
         }
+    }
+
+    /// A put has the bytes that a prefetch is still bringing: neither it nor who waits for the
+    /// prefetch has to wait for the device. Other bytes are no copy: then the device tells.
+    @Test func aPutDoesNotWaitForWhatIsBrought() throws {
+        let latency: UInt64 = 500_000_000
+        for revision in [0, 1] {
+            let (world, space) = try world(2, latency: .constant(latency))
+            world.chain(space, ["key-0", "key-1"], request: 1)
+            world.turn()
+            #expect(world.store.prefetchStatistics.inFlight == 2)
+            let memory = UnsafeMutableRawBufferPointer.allocate(
+                byteCount: Self.length, alignment: 4096)
+            let piece = UnsafeMutablePointer<Piece>.allocate(capacity: 1)
+            defer {
+                memory.deallocate()
+                piece.deallocate()
+            }
+            piece.initialize(
+                to: Piece(
+                    region: .process, offset: UInt64(UInt(bitPattern: memory.baseAddress)),
+                    length: UInt64(Self.length)))
+            let waiting = world.submit(.get, Array("key-0".utf8), space, piece) {
+                $0.mode = .cached
+            }
+            let begun = world.clock.monotonic
+            let value = payload("key-0", revision: revision, length: Self.length)
+            #expect(world.put("key-0", space, value).status == .alreadyPresent)
+            #expect(world.clock.monotonic < begun + latency / 2)
+            #expect(world.isResident("key-0", space) == (revision == 0))
+            while world.sink.answers[waiting] == nil { world.turn() }
+            #expect(world.sink.answers[waiting]?.status == .hit)
+            #expect(Array(memory) == payload("key-0", length: Self.length))
+            #expect((world.clock.monotonic < begun + latency / 2) == (revision == 0))
+            world.settle()
+            let made = world.store.prefetchStatistics
+            #expect(made.inFlight == 0 && made[.chain].issued == 2 && made[.chain].wasted == 1)
+            for key in ["key-0", "key-1"] { check(world, space, key, tier: .staging) }
+            world.close()
+            #expect(world.store.staged.arena?.statistics.deferred == 0)
+        }
+    }
+
+    /// What a request read when it began leaves after what it put when it ended.
+    @Test func aRequestsChainLeavesFromItsTail() throws {
+        let (world, space) = try world(160)
+        turnOver(world, space, 40..<160)
+        for number in 0..<4 { check(world, space, "key-\(number)", mode: .cached) }
+        let names = (0..<8).map { "key-\($0)" }
+        for name in names[4...] {
+            world.put(name, space, payload(name, length: Self.length))
+        }
+        var ended = Hint(.ended, namespaceSlot: space)
+        ended.request = 1
+        world.hint(ended, names)
+        var left: [Int] = []
+        for number in 40..<160 where left.count < 8 {
+            check(world, space, "key-\(number)", mode: .cached)
+            for (place, name) in names.enumerated()
+            where !left.contains(place) && !world.isResident(name, space) { left.append(place) }
+        }
+        #expect(left == [7, 6, 5, 4, 3, 2, 1, 0])
+    }
+
+    /// An ended request's hints are taken back, as a cancelled one's are.
+    @Test func whatEndedIsNotBrought() throws {
+        var configuration = TieredWorld.configuration()
+        configuration.prefetch.operations = 1
+        let (world, space) = try world(6, configuration)
+        world.chain(space, (0..<6).map { "key-\($0)" }, request: 9)
+        world.turn()
+        var ended = Hint(.ended, namespaceSlot: space)
+        ended.request = 9
+        world.hint(ended, [])
+        #expect(world.store.prefetchStatistics.waiting == 0)
+        world.settle()
+        #expect(world.store.prefetchStatistics.total.issued == 1)
+    }
+
+    /// Absurd due times are cut, so that nothing waits for ever.
+    @Test func whatIsDueInAnAbsurdFutureComesAllTheSame() throws {
+        let (world, space) = try world(160)
+        turnOver(world, space, 8..<160)
+        world.chain(space, ["key-0", "key-1"], request: 1, due: .max)
+        world.pass(1_000_000_000)
+        #expect(!world.isResident("key-0", space))
+        world.pass(3_600_000_000_000)
+        #expect(world.isResident("key-0", space) && world.isResident("key-1", space))
+        #expect(world.store.prefetchStatistics.waiting == 0)
     }
 
     @Test func demandOvertakesWhatWaits() throws {

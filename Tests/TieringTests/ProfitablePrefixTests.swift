@@ -213,6 +213,7 @@ private func decide(
     /// Whatever an engine tells, and however often it asks without loading, there is an answer.
     @Test func absurdQuestionsAreAnswered() {
         let judge = PrefixJudge()
+        #expect(judge.readingGain == 0)
         let slow = devices(perByte: 1e300)
         for rate in [Double.leastNonzeroMagnitude, 1e-300, 1, .greatestFiniteMagnitude, 0] {
             for after in [UInt64(0), 1, .max] {

@@ -91,10 +91,13 @@ final class TieredWorld {
         }
     }
 
+    private var isClosing = false
+
     func settle(limit: Int = 200_000) {
         for _ in 0..<limit {
             let progressed = store.pump()
-            let waits = store.prefetchStatistics.waiting
+            // What is due later than the store is closed is not brought.
+            let waits = isClosing ? 0 : store.prefetchStatistics.waiting
             if store.isIdle, store.isRecovered, !progressed, driver.inFlight == 0, waits == 0 {
                 return
             }
@@ -251,6 +254,7 @@ extension TieredWorld {
     }
 
     func close() {
+        isClosing = true
         store.beginClose()
         settle()
         let token = token()

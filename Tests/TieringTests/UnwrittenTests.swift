@@ -389,6 +389,12 @@ private final class Refusal: WriteGate {
             total += 1000
         }
         #expect(abs(backlog.limit - 20_000) < 200)
+        // A copy that takes longer to read than to compute is worth less memory.
+        for (gain, share) in [(0, 1), (1e6, 1), (0.25, 1), (0.125, 0.5), (1e-9, 0)] {
+            backlog.readingGain = gain
+            #expect(abs(Double(backlog.limit) - max(1000, 20_000 * share)) < 200, "\(gain)")
+        }
+        backlog.readingGain = 0
         // Idle time tells nothing.
         backlog.observe(total: total, waiting: 0, now: now)
         now += 100_000_000_000

@@ -385,7 +385,9 @@ typedef enum hearth_hint_kind {
     HEARTH_HINT_CANCEL = 5,   /* what was hinted of the request will not come */
     HEARTH_HINT_RELEASE = 6,  /* the keys are not needed soon */
     HEARTH_HINT_ADMITTED = 7, /* the engine holds the keys' blocks in its own memory from now on */
-    HEARTH_HINT_EVICTED = 8   /* it does not any more; without keys: none at all */
+    HEARTH_HINT_EVICTED = 8,  /* it does not any more; without keys: none at all */
+    HEARTH_HINT_ENDED = 9     /* the request has ended; keys it has used, in chain order: their gets
+                                 and puts were uses, this tells what leaves before what */
 } hearth_hint_kind;
 
 typedef enum hearth_session_state {

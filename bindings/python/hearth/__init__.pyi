@@ -88,7 +88,7 @@ class Store:
     def hint(
         self,
         kind: Literal["chain", "pages", "progress", "session", "touched", "cancel", "release",
-                      "admitted", "evicted"],
+                      "admitted", "evicted", "ended"],
         *, space: "Namespace | None" = None, keys: Sequence[bytes] = (), request: int = 0,
         session: int = 0, when_ns: int = 0,
         state: Literal["open", "tool-pending", "idle", "one-shot", "closed"] = "open",

@@ -10,7 +10,7 @@ PyObject *store_hint(StoreObject *store, PyObject *const *arguments, Py_ssize_t 
          "first", "number", "confidence"}};
     static const char *const kinds[] = {
         "chain", "pages", "progress", "session", "touched", "cancel", "release",
-        "admitted", "evicted", NULL};
+        "admitted", "evicted", "ended", NULL};
     static const char *const states[] = {
         "open", "tool-pending", "idle", "one-shot", "closed", NULL};
     PyObject *values[12];
