@@ -3,8 +3,9 @@
 // once, and what it could not do costs its asker nothing but the reading.
 //
 // Invariants: each prefetch taken ends by exactly one `prefetchEnded`; a block that was deleted,
-// replaced or purged while it was read does not become a resident; gets that wait for it start
-// again when it has ended, well or not, and read for themselves if it failed.
+// replaced or purged while it was read does not become a resident, nor does one that was put
+// meanwhile, whose copy is one; gets that wait for it start again when it has ended, well or not,
+// and read for themselves if it failed.
 
 import BlockIO
 import LogStore
