@@ -135,9 +135,13 @@ struct HintWork {
 }
 
 extension Owner {
-    /// Applies some of the hints that wait. Whether there were any.
+    func takeHints() {
+        if hintWork.isEmpty { _ = engine.hints.take(&hintWork.batch) }
+    }
+
+    /// Applies some of the hints that were taken. Whether there were any.
     func applyHints() -> Bool {
-        if hintWork.isEmpty, !engine.hints.take(&hintWork.batch) { return false }
+        if hintWork.isEmpty { return false }
         hintWork.forEach { queued, keys in
             // A namespace that was purged since, or whose place is another's by now.
             if queued.instance != 0,

@@ -82,6 +82,9 @@ final class Owner {
     /// Returns when the store is closed.
     func run() {
         while lifecycle.phase != .closed {
+            // Before what came otherwise: a hint finds done what was asked for before it was given,
+            // such as setting the function by which announced blocks go up.
+            takeHints()
             var busy = takeInbox()
             busy = startWork() || busy
             busy = applyHints() || busy

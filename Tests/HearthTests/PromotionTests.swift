@@ -12,7 +12,11 @@ import Testing
         private let blocks = Mutex<[[UInt8]: [UInt8]]>([:])
         private let tokens = Mutex<[UInt64]>([])
 
+        private let taken = Atomic<Int>(0)
+        var calls: Int { taken.load(ordering: .sequentiallyConsistent) }
+
         func take(_ block: PromotedBlock, later: Bool) -> PromotionStart {
+            taken.wrappingAdd(1, ordering: .sequentiallyConsistent)
             let bytes = block.runs.reduce(into: [UInt8]()) { $0 += $1 }
             blocks.withLock { $0[Array(block.key)] = bytes }
             if later { tokens.withLock { $0.append(block.token) } }
@@ -79,6 +83,31 @@ import Testing
         #expect(made.engine.used == 7 * 53_248 && made.engine.demotions == 5)
         #expect(made.engine.bytesPerSecond > 0 && made.reports.copying == 0)
         #expect(made.staging.capacity == 4 << 20 && made.device.held == 12)
+        try await store.close()
+    }
+
+    /// A hint given after the function was set finds it set, whatever the owner thread is doing.
+    @Test func aHintFindsTheFunctionThatWasSetBeforeIt() async throws {
+        let directory = TemporaryDirectory()
+        var configuration = Small.configuration(directory)
+        configuration.engineMemoryBytes = 8 << 20
+        let store = try await Store.open(configuration)
+        let space = try await store.namespace(Small.description)
+        let keys = (0..<4).map { Payload.key($0) }
+        _ = await store.put(
+            keys.map { PutItem(key: $0, bytes: Payload.bytes($0, count: 5000)) }, in: space)
+        let engine = Engine()
+        for round in 1...300 where engine.calls == keys.count * (round - 1) {
+            hint(store, space, .evicted, keys)
+            hint(store, space, .cancel, [])
+            store.setPromotion(in: space, nil)
+            store.setPromotion(in: space) { engine.take($0, later: false) }
+            hint(store, space, .chain, keys, due: store.monotonicNanoseconds + 20_000_000_000)
+            for _ in 0..<2000 where engine.calls < keys.count * round {
+                try await Task.sleep(for: .milliseconds(1))
+            }
+        }
+        #expect(engine.calls == 300 * keys.count)
         try await store.close()
     }
 
