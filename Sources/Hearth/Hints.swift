@@ -135,6 +135,7 @@ struct HintWork {
 }
 
 extension Owner {
+    /// Takes the hints that wait, once those taken before are all applied.
     func takeHints() {
         if hintWork.isEmpty { _ = engine.hints.take(&hintWork.batch) }
     }

@@ -49,6 +49,13 @@ import Testing
         store.ringForHints()
     }
 
+    /// A store with an engine's memory above it.
+    private func store(_ directory: TemporaryDirectory) async throws -> Store {
+        var configuration = Small.configuration(directory)
+        configuration.engineMemoryBytes = 8 << 20
+        return try await Store.open(configuration)
+    }
+
     private func wait(_ body: () async throws -> Bool) async throws {
         for _ in 0..<1000 {
             if try await body() { return }
@@ -60,9 +67,7 @@ import Testing
     @Test(arguments: [false, true], [NamespaceDescription.Layout.packed, .aligned])
     func announcedBlocksComeUpWhole(later: Bool, layout: NamespaceDescription.Layout) async throws {
         let directory = TemporaryDirectory()
-        var configuration = Small.configuration(directory)
-        configuration.engineMemoryBytes = 8 << 20
-        let store = try await Store.open(configuration)
+        let store = try await store(directory)
         let space = try await store.namespace(
             NamespaceDescription([("model", "up")], layout: layout))
         let keys = (0..<12).map { Payload.key($0) }
@@ -89,9 +94,7 @@ import Testing
     /// A hint given after the function was set finds it set, whatever the owner thread is doing.
     @Test func aHintFindsTheFunctionThatWasSetBeforeIt() async throws {
         let directory = TemporaryDirectory()
-        var configuration = Small.configuration(directory)
-        configuration.engineMemoryBytes = 8 << 20
-        let store = try await Store.open(configuration)
+        let store = try await store(directory)
         let space = try await store.namespace(Small.description)
         let keys = (0..<4).map { Payload.key($0) }
         _ = await store.put(
@@ -113,9 +116,7 @@ import Testing
 
     @Test func aCopyThatNeverEndsHoldsNoCloseForEver() async throws {
         let directory = TemporaryDirectory()
-        var configuration = Small.configuration(directory)
-        configuration.engineMemoryBytes = 8 << 20
-        let store = try await Store.open(configuration)
+        let store = try await store(directory)
         let space = try await store.namespace(Small.description)
         let key = Payload.key(1)
         _ = await store.put([PutItem(key: key, bytes: Payload.bytes(key, count: 5000))], in: space)
