@@ -2,7 +2,10 @@
 // requests at once, each after a latency of its own, and their bytes cross one bus: from some depth
 // on the rate is the bus's, below it each request takes its latency and its time on the bus. Which
 // depth that is is the one with which the model is closest to all that was measured; so that no
-// single reading, as the highest on a restless disk, makes the model.
+// single reading, as the highest on a restless disk, makes the model. Where the bus is the limit,
+// how many are served at once changes no rate of reads, and the device was seen to take as many as
+// were asked of it: that is the deepest that was measured. Fewer would make reads wait for writes,
+// which the model's device serves beside them.
 
 import Glibc
 
@@ -20,9 +23,6 @@ package struct DeviceFit: Equatable, Sendable {
     package let points: [DevicePoint]
     package let model: DeviceModel
 
-    /// A rate is the bus's from this share of it on.
-    private static let allOfBus = 0.97
-
     /// `points` in the order of their depths, the first at depth 1; nil where they cannot be
     /// measurements.
     package init?(blockBytes: Int, points: [DevicePoint], writeBandwidth: Double) {
@@ -33,13 +33,13 @@ package struct DeviceFit: Equatable, Sendable {
         self.points = points
         let candidates = points.indices.map { Candidate(blockBytes, points, busFrom: $0) }
         let best = candidates.reduce(candidates[0]) { $1.error < $0.error ? $1 : $0 }
-        let enough = points.first { $0.bytesPerSecond >= Self.allOfBus * best.bus }
         // With fewer at once the model itself would not reach the rate.
         let least = Int((best.alone * best.bus / Double(blockBytes)).rounded(.up))
+        let deepest = points.reduce(1) { max($0, $1.depth) }
         model = DeviceModel(
             readBandwidth: best.bus, writeBandwidth: writeBandwidth,
             latency: UInt64((best.alone - Double(blockBytes) / best.bus) * 1e9),
-            depth: max(1, least, enough?.depth ?? least))
+            depth: max(deepest, least))
     }
 
     /// The model in which the bus is the limit from one of the points on.

@@ -36,6 +36,9 @@ package struct TimedResult: Equatable, Sendable {
     /// Seconds that turns began after their time, since the replay itself was busy; 0 in virtual
     /// time. They are in the times to first token.
     package var slip = 0.0
+    /// Share of the time in which the block device had something to do; nil in virtual time, and
+    /// where its counters cannot be read.
+    package var deviceBusy: Double?
 }
 
 package struct TimedReplay {

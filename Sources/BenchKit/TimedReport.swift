@@ -108,6 +108,7 @@ package struct TimedReport: Sendable {
         members += beside(
             "noprefetch", runs.withoutPrefetchTimes, stall: runs.withoutPrefetch.stall)
         members += beside("recompute", runs.recomputeTimes, stall: 0)
+        if let busy = main.deviceBusy { members.append(("device_busy", .number(busy))) }
         members.append(("prefetch", prefetch(main.prefetch)))
         return members
     }
@@ -173,6 +174,9 @@ package struct TimedReport: Sendable {
             + "\(main.wrong) wrong\n"
             + "  puts         \(main.stored) stored, \(main.unwritten) of them in memory alone, "
             + "\(main.refused) refused\n"
+        if let busy = main.deviceBusy {
+            out += formatted("  device       busy %.1f %% of the time\n", 100 * busy)
+        }
         out += times("this run", runs.times, main.stall)
         out += times("no prefetch", runs.withoutPrefetchTimes, runs.withoutPrefetch.stall)
         out += times("oracle", runs.oracleTimes, 0)

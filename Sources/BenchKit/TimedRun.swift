@@ -144,7 +144,8 @@ package struct TimedRun {
         defer { scratch?.finish() }
         if let scratch { plan.directory = scratch.path }
         let store = try open(plan)
-        let result: TimedResult
+        let disk = plan.directory.map { DiskWatch(path: $0) }
+        var result: TimedResult
         do throws(BenchError) {
             result = try TimedReplay.run(
                 TimedReplay(
@@ -159,6 +160,7 @@ package struct TimedRun {
             throw error
         }
         line.clear()
+        result.deviceBusy = disk?.finish().first.map { $0.busy / 100 }
         try store.close()
         return result
     }

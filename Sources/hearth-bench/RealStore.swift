@@ -49,6 +49,8 @@ final class RealStore: TimedStore {
     private var hintedKeys = HintedKeys()
 
     private static let putBit: UInt64 = 1 << 32
+    /// Nanoseconds before a time that is waited for, without sleeping.
+    private static let awake: UInt64 = 100_000
     /// Bytes of memory for what is read, and as many for what is put.
     private static let mostMemory = 2 << 30
 
@@ -126,7 +128,9 @@ final class RealStore: TimedStore {
             if let failure { throw failure }
             let now = now
             if now >= time || loading && isLoaded { return }
-            reap(wait: min(time - now, 100_000_000))
+            // A thread that sleeps is woken late; the last bit is waited for awake.
+            let left = time - now
+            reap(wait: left > 2 * Self.awake ? min(left - Self.awake, 100_000_000) : 0)
         }
     }
 

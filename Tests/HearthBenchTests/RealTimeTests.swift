@@ -70,6 +70,8 @@ import Testing
             #expect(time >= compute)
         }
         #expect(main.slip >= 0 && virtual.runs.main.slip == 0)
+        #expect(virtual.runs.main.deviceBusy == nil)
+        if let busy = main.deviceBusy { #expect(busy > 0 && busy <= 1) }
         #expect(main.stall > 0 && other.stall > 0)
     }
 
@@ -79,7 +81,8 @@ import Testing
         let real = try report(
             few.merging(["time": "real", "directory": scratch.path, "prefetch": "off"]) { $1 })
         let virtual = try report(few.merging(["time": "virtual", "prefetch": "off"]) { $1 })
-        #expect(keys(real.json) == keys(virtual.json))
+        // Only a block device has counters.
+        #expect(keys(real.json).filter { $0 != "device_busy" } == keys(virtual.json))
         #expect(real.json["model"]?["time"] == .text("real"))
         // In real time what is modelled is what is read.
         #expect(real.json["model"]?["model_block_bytes"]?.double == Double(64 << 10))
@@ -139,6 +142,7 @@ import Testing
             let fit = try #require(
                 DeviceFit(blockBytes: bytes, points: points, writeBandwidth: 5e8))
             #expect(fit.model.writeBandwidth == 5e8)
+            #expect(fit.model.depth >= 32, "as many at once as were seen to be taken")
             for point in points {
                 let made = rate(fit.model, bytes, point.depth)
                 #expect(abs(made / point.bytesPerSecond - 1) < 0.04)
