@@ -1,10 +1,12 @@
-// LearntKeeper: the thread that keeps what a store has learnt of returns in its file, once a
-// minute while the store is used, and at the end, so that neither a restart nor a process that is
-// killed begins with nothing. The owner only copies sums; files are this thread's.
+// LearntKeeper: the thread that keeps what a store has learnt of returns, and why its blocks are
+// gone, in a file each, once a minute while the store is used, and at the end, so that neither a
+// restart nor a process that is killed begins with nothing. The owner only copies sums; files are
+// this thread's, and the ghosts it reads where they lie.
 //
-// Invariants: what was learnt before is taken over before the first operation. The last file is
+// Invariants: what was learnt before is taken over before the first operation. The last files are
 // written before the store's locks are given back, unless the file system takes longer than
-// `patience`; a failure is counted as a page's is, and costs what was learnt, nothing else.
+// `patience`; a failure is counted as a page's is, and costs what was learnt, nothing else. Ghosts
+// are written where many are new, so that they are little beside the blocks that have gone.
 
 import BlockIO
 import LogStore
@@ -16,6 +18,9 @@ final class LearntKeeper: Sendable {
     private let directory: String
     /// What the file has: what is no different is not written again.
     private let kept = Mutex<LearntReturns?>(nil)
+    private let watch: GhostWatch
+    /// The words of the ghosts that the file has.
+    private let keptGhosts = Mutex<[UInt64]>([])
     /// What had been done when the last file was written.
     private let seen = Atomic<UInt64>(0)
     private let thread = Mutex<PageThread?>(nil)
@@ -23,6 +28,8 @@ final class LearntKeeper: Sendable {
     private static let period: UInt64 = 60_000_000_000
     /// Nanoseconds that closing waits for the last file.
     private static let patience: UInt64 = 1_000_000_000
+    /// Places of the ghosts that changed before they are written again: a sixteenth of them.
+    private static let newGhosts = 1 << 12
 
     /// Owner thread: takes over what the store had learnt, and starts the thread. Nil: no directory
     /// of the store is there.
@@ -32,7 +39,10 @@ final class LearntKeeper: Sendable {
         else { return nil }
         self.shared = shared
         directory = first
+        watch = owner.store.log.ghostWatch
         if let learnt = LearntFile.read(from: directory) { owner.tiered.recall(learnt) }
+        if let ghosts = LearntFile.readGhosts(from: directory) { owner.store.log.recall(ghosts) }
+        keptGhosts.withLock { $0 = watch.ghosts.words }
         let made = PageThread("hearth-learnt") { [self] in main($0) }
         if made == nil { shared.pageErrors.add(1, ordering: .relaxed) }
         thread.withLock { $0 = made }
@@ -40,8 +50,11 @@ final class LearntKeeper: Sendable {
 
     /// Ends the thread and has it write the last file. The engine is shut.
     func end(_ owner: Owner) {
-        guard let learnt = owner.tiered.learnt else { return endThread {} }
-        endThread { [self] in write(learnt) }
+        let learnt = owner.tiered.learnt
+        endThread { [self] in
+            if let learnt { write(learnt) }
+            keepGhosts(ifNew: 1)
+        }
     }
 
     private func endThread(_ last: @escaping @Sendable () -> Void) {
@@ -67,6 +80,25 @@ final class LearntKeeper: Sendable {
             // After the asking, which is taken as any task is.
             seen.store(activity, ordering: .relaxed)
             if let learnt { write(learnt) }
+            keepGhosts(ifNew: Self.newGhosts)
+        }
+    }
+
+    /// Writes the ghosts where so many of them are not in the file.
+    private func keepGhosts(ifNew least: Int) {
+        let ghosts = watch.ghosts
+        var new = 0
+        keptGhosts.withLock { kept in
+            for place in 0..<(ghosts.words.count / 2)
+            where ghosts.words[2 * place] != kept[2 * place]
+                || ghosts.words[2 * place + 1] != kept[2 * place + 1]
+            { new += 1 }
+        }
+        guard new >= least else { return }
+        if LearntFile.write(ghosts, to: directory) {
+            keptGhosts.withLock { $0 = ghosts.words }
+        } else {
+            shared.pageErrors.add(1, ordering: .relaxed)
         }
     }
 

@@ -73,6 +73,44 @@ struct GhostTable {
     func reason(_ fingerprint: Fingerprint) -> MissReason? {
         find(fingerprint)?.departure.reason
     }
+
+    // MARK: Over restarts
+
+    func watch(_ store: Identity128) -> GhostWatch {
+        GhostWatch(store: store, mapping: mapping, reader: reader)
+    }
+
+    /// Takes over what a table of as many places held; what was noted since stays.
+    func recall(_ words: [UInt64]) {
+        guard words.count == 2 * reader.places else { return }
+        for place in 0..<reader.places where reader.mark(place) == 0 {
+            let mark = words[2 * place + 1]
+            guard Departure(rawValue: UInt8(truncatingIfNeeded: mark)) != nil else { continue }
+            reader.put(place, words[2 * place], mark)
+        }
+    }
+}
+
+/// A store's ghosts as they are now, for whoever keeps them over restarts; from any thread, also
+/// after the store has gone.
+package struct GhostWatch: @unchecked Sendable {
+    // Unchecked: the mapping is read by the reader's atomic words alone, and is not changed itself.
+    let store: Identity128
+    let mapping: SharedMapping
+    let reader: GhostReader
+
+    package var ghosts: KeptGhosts { KeptGhosts(store: store, words: reader.copied) }
+}
+
+extension LogStore {
+    package var ghostWatch: GhostWatch { ghosts.watch(manifest.store) }
+
+    /// Takes over why blocks had gone when the store was closed; called right after `open`. What is
+    /// another store's, or of a table of another size, is passed over.
+    package func recall(_ kept: KeptGhosts) {
+        guard kept.store == manifest.store else { return }
+        ghosts.recall(kept.words)
+    }
 }
 
 /// Asks a ghost table, from any thread or process that has it mapped.
@@ -122,6 +160,21 @@ package struct GhostReader: @unchecked Sendable {
     }
 
     // MARK: Places
+
+    fileprivate var places: Int { (mask + 1) * Self.ways }
+
+    /// By place: fingerprint and mark in turn; a place that is being changed is empty.
+    fileprivate var copied: [UInt64] {
+        var made = [UInt64](repeating: 0, count: 2 * places)
+        for place in 0..<places {
+            let (before, fingerprint) = (mark(place), lo(place))
+            atomicMemoryFence(ordering: .acquiring)
+            let after = words[2 * place + 1].load(ordering: .relaxed)
+            guard before != 0, before == after else { continue }
+            (made[2 * place], made[2 * place + 1]) = (fingerprint, before)
+        }
+        return made
+    }
 
     fileprivate func first(_ fingerprint: Fingerprint) -> Int {
         (Int(truncatingIfNeeded: fingerprint.hi) & mask) * Self.ways

@@ -38,6 +38,8 @@ package enum StoreFiles {
     package static let statistics = "statistics"
     /// What its owner has learnt of returns; no part of the store.
     package static let learnt = "learnt"
+    /// Why blocks that are gone are gone; no part of the store.
+    package static let ghosts = "ghosts"
     package static func checkpoint(_ number: Int) -> String { "checkpoint-\(number)" }
     package static func segment(_ local: Int) -> String {
         // Concatenated, not padded by repeating: strings this short take no heap memory.

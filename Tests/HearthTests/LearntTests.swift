@@ -1,5 +1,5 @@
-// What a store has learnt of returns is there again when it is opened anew, and is nothing that an
-// opening depends on.
+// What a store has learnt of returns, and why its blocks are gone, is there again when it is opened
+// anew, and is nothing that an opening depends on.
 
 import Foundation
 import SegmentFormat
@@ -102,5 +102,64 @@ import Testing
         let figures = try JSONSerialization.jsonObject(with: Data(page.json.utf8))
         let trouble = (figures as? [String: Any])?["trouble"] as? [String: Any]
         #expect(trouble?["pageErrors"] as? Int == 1)
+    }
+
+    // MARK: Why blocks are gone
+
+    /// Opens, asks for the key of a block, and closes.
+    private func miss(_ directory: TemporaryDirectory, _ number: Int) async throws -> GetResult {
+        let store = try await Small.open(directory)
+        let space = try await store.namespace(Small.description)
+        let (result, _) = await store.getBytes(Payload.key(number), in: space, mode: .direct)
+        await store.close()
+        return result
+    }
+
+    /// A store in which two blocks were put, and one of them deleted.
+    private func withOneDeleted() async throws -> TemporaryDirectory {
+        let directory = TemporaryDirectory()
+        let store = try await Small.open(directory)
+        let space = try await store.namespace(Small.description)
+        for number in 0..<2 {
+            let key = Payload.key(number)
+            _ = await store.putBytes(key, Payload.bytes(key, count: 4096), in: space)
+        }
+        _ = await store.delete([Payload.key(1)], in: space)
+        await store.close()
+        return directory
+    }
+
+    @Test func whyBlocksAreGoneIsKnownInTheNextLife() async throws {
+        let directory = try await withOneDeleted()
+        for _ in 0..<2 {
+            #expect(try await miss(directory, 1).miss == .deleted)
+            #expect(try await miss(directory, 2).miss == .neverPut)
+            #expect(try await miss(directory, 0).isHit)
+        }
+        let names = try FileManager.default.contentsOfDirectory(atPath: directory.path)
+        #expect(names.contains("ghosts") && !names.contains("ghosts.new"))
+    }
+
+    @Test func ghostsThatAreNoneArePassedOver() async throws {
+        let directory = try await withOneDeleted()
+        let url = URL(fileURLWithPath: directory.path + "/ghosts")
+        let whole = try Data(contentsOf: url)
+        var torn = whole
+        torn[whole.count / 2] ^= 1
+        var other = try #require(LearntFile.readGhosts(from: directory.path))
+        let mine = other
+        other.store = Identity128(hi: 1, lo: 2)
+        let smaller = KeptGhosts(store: mine.store, words: Array(mine.words[..<64]))
+        let causeless = KeptGhosts(
+            store: mine.store, words: mine.words.map { $0 & 0xFF == 3 ? $0 | 0xFF : $0 })
+        for wrong in [other, smaller, causeless].compactMap({ $0.encode() }).map({ Data($0) })
+            + [torn, Data(), Data(count: 20 << 20)]
+        {
+            try wrong.write(to: url)
+            #expect(try await miss(directory, 1).miss == .neverPut)
+            #expect(try await miss(directory, 0).isHit)
+        }
+        try whole.write(to: url)
+        #expect(try await miss(directory, 1).miss == .deleted)
     }
 }
