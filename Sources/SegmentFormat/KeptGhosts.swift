@@ -2,7 +2,7 @@
 // the file `ghosts`. Not part of the format on disk: a store without it, or whose file is torn, of
 // another version or of another size, is whole and no longer knows why.
 //
-//   magic u32 | version u16 | zeros u16 | check u64 | length u32 | places u32 | store 16 | zeros to 64
+//   magic u32 | version u16 | zeros u16 | check u64 | length u32 | places u32 | store 16 | 24 zeros
 //   places: fingerprint lo u64, mark u64 (seconds(32) | cause(8), 0 for a free place)
 //
 // Invariant: a decoded value has two words for each place.
