@@ -270,6 +270,9 @@ extension LogStore {
                 versionOnLoad(entry) > namespaces.createdVersion(entry.namespaceSlot),
                 index.find(fingerprint) != entry
             else { continue }
+            let state = segments.pointer(entry.place.segment)
+            state.pointee.dumpedPages = max(
+                state.pointee.dumpedPages, entry.place.page + accountedPages(entry))
             if !publish(fingerprint, entry) { statistics.recovery.indexOverflow += 1 }
         }
         recovery.checkpoint?.entries += UInt64(count)

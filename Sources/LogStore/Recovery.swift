@@ -447,10 +447,13 @@ extension LogStore {
         }
     }
 
-    /// First page behind everything that may hold a block: a group whose descriptors are damaged
-    /// may still be known to the checkpoint.
+    /// First page behind everything that may hold a block: a group whose descriptors are damaged,
+    /// or were read from elsewhere, may still be known to the checkpoint, by what had been written
+    /// when it began or by what it came to tell of until it ended.
     private func writtenEnd(_ recovery: Recovery, _ scan: SegmentScan) -> UInt32 {
-        max(scan.groupsEnd, recovery.settledPages[scan.segment] ?? 1)
+        max(
+            scan.groupsEnd, recovery.settledPages[scan.segment] ?? 1,
+            segments[scan.segment].dumpedPages)
     }
 
     private func noteForFooter(_ recovery: Recovery, _ number: Int, _ view: RecordView) {

@@ -286,6 +286,44 @@ import Testing
         expectAll(world, space)
     }
 
+    /// Nor what came into the dump while it was written, of a group that it does not count as
+    /// written: that this segment holds nothing must not be believed.
+    @Test func whatADumpCameToTellOfIsNotOverwritten() throws {
+        let world = try World(World.configuration(staging: 0))
+        let space = world.namespace()
+        #expect(world.put("a", space, revision: 0, length: Self.length) == .stored)
+        world.flush()
+        var bytes = payload("b", revision: 0, length: Self.length)
+        let stored = bytes.withUnsafeMutableBytes { memory in
+            world.run(.put, "b", space, bytes: memory) {
+                $0.durability = .written
+                world.store.checkpoint(token: world.token())
+            }
+        }
+        #expect(stored.status == .stored)
+        world.settle()
+        let (first, place) = (try world.place("a", space), try world.place("b", space))
+        try #require(first.name == place.name && first.page < place.page)
+        let segment = try #require(world.entry("b", space)).place.segment
+        world.kill()
+        // Where its descriptors lie, another page is read.
+        for page in world.descriptorPages(segment, .group) where page > first.page {
+            let made = world.machine.overwrite(
+                place.directory, place.name, page: page, [UInt8](repeating: 0, count: pageBytes))
+            #expect(made)
+        }
+        try world.open()
+        #expect(world.store.log.statistics.recovery.checkpointEntries == 2)
+        world.checkAccounts()
+        for number in 0..<30 {
+            let status = world.put("more-\(number)", space, revision: 0, length: Self.length)
+            #expect(status == .stored)
+        }
+        #expect(world.missed("a", space, revision: 0, length: Self.length) == nil)
+        #expect(world.missed("b", space, revision: 0, length: Self.length) == nil)
+        world.checkAccounts()
+    }
+
     @Test(arguments: [false, true]) func aFlippedBitInAFooterLosesNothing(strict: Bool) throws {
         let (world, space) = try filled()
         let sealed = try #require(world.segment(.sealed))
