@@ -34,7 +34,7 @@ enum KeptFile {
         let name = directory + "/" + file
         let made = name + ".new"
         let descriptor = open(
-            made, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o600)
+            made, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0o600)
         guard descriptor >= 0 else { return false }
         var done = 0
         while done < bytes.count {

@@ -19,8 +19,8 @@ final class LearntKeeper: Sendable {
     /// What the file has: what is no different is not written again.
     private let kept = Mutex<LearntReturns?>(nil)
     private let watch: GhostWatch
-    /// The words of the ghosts that the file has.
-    private let keptGhosts = Mutex<[UInt64]>([])
+    /// What had been noted when the ghosts were written last.
+    private let keptGhosts = Atomic<UInt64>(0)
     /// What had been done when the last file was written.
     private let seen = Atomic<UInt64>(0)
     private let thread = Mutex<PageThread?>(nil)
@@ -28,8 +28,8 @@ final class LearntKeeper: Sendable {
     private static let period: UInt64 = 60_000_000_000
     /// Nanoseconds that closing waits for the last file.
     private static let patience: UInt64 = 1_000_000_000
-    /// Places of the ghosts that changed before they are written again: a sixteenth of them.
-    private static let newGhosts = 1 << 12
+    /// Departures before the ghosts are written again: a sixteenth of the table.
+    private static let newGhosts: UInt64 = 1 << 12
 
     /// Owner thread: takes over what the store had learnt, and starts the thread. Nil: no directory
     /// of the store is there.
@@ -42,7 +42,6 @@ final class LearntKeeper: Sendable {
         watch = owner.store.log.ghostWatch
         if let learnt = LearntFile.read(from: directory) { owner.tiered.recall(learnt) }
         if let ghosts = LearntFile.readGhosts(from: directory) { owner.store.log.recall(ghosts) }
-        keptGhosts.withLock { $0 = watch.ghosts.words }
         let made = PageThread("hearth-learnt") { [self] in main($0) }
         if made == nil { shared.pageErrors.add(1, ordering: .relaxed) }
         thread.withLock { $0 = made }
@@ -84,19 +83,12 @@ final class LearntKeeper: Sendable {
         }
     }
 
-    /// Writes the ghosts where so many of them are not in the file.
-    private func keepGhosts(ifNew least: Int) {
-        let ghosts = watch.ghosts
-        var new = 0
-        keptGhosts.withLock { kept in
-            for place in 0..<(ghosts.words.count / 2)
-            where ghosts.words[2 * place] != kept[2 * place]
-                || ghosts.words[2 * place + 1] != kept[2 * place + 1]
-            { new += 1 }
-        }
-        guard new >= least else { return }
-        if LearntFile.write(ghosts, to: directory) {
-            keptGhosts.withLock { $0 = ghosts.words }
+    /// Writes the ghosts where so many are not in the file.
+    private func keepGhosts(ifNew least: UInt64) {
+        let noted = watch.noted
+        guard noted &- keptGhosts.load(ordering: .relaxed) >= least else { return }
+        if LearntFile.write(watch.ghosts, to: directory) {
+            keptGhosts.store(noted, ordering: .relaxed)
         } else {
             shared.pageErrors.add(1, ordering: .relaxed)
         }

@@ -2,7 +2,8 @@
 // the oldest of a set forgotten first, so that a miss can say "evicted" instead of "never put". It
 // lies in a shared mapping, so that tools can ask it too (GhostReader).
 //
-//   magic u64 | sets u64 | zeros to 64 | ghosts of 16 bytes: fingerprint lo u64, mark u64
+//   magic u64 | sets u64 | noted u64 | zeros to 64
+//   ghosts of 16 bytes: fingerprint lo u64, mark u64
 //
 // A mark is seconds(32) | cause(8), 0 for a free place. The owner clears the mark before it changes
 // a place and sets it after; a reader counts a fingerprint only between two equal marks.
@@ -49,6 +50,7 @@ struct GhostTable {
 
     /// The newest of a set comes first.
     func note(_ fingerprint: Fingerprint, _ departure: Departure, seconds: UInt32) {
+        reader.countOne()
         let set = reader.first(fingerprint)
         var last = GhostReader.ways - 1
         for way in 0..<GhostReader.ways where reader.lo(set + way) == fingerprint.lo {
@@ -80,13 +82,22 @@ struct GhostTable {
         GhostWatch(store: store, mapping: mapping, reader: reader)
     }
 
-    /// Takes over what a table of as many places held; what was noted since stays.
+    /// Takes over what a table of as many places held, behind what was noted since.
     func recall(_ words: [UInt64]) {
         guard words.count == 2 * reader.places else { return }
-        for place in 0..<reader.places where reader.mark(place) == 0 {
-            let mark = words[2 * place + 1]
-            guard Departure(rawValue: UInt8(truncatingIfNeeded: mark)) != nil else { continue }
-            reader.put(place, words[2 * place], mark)
+        for set in stride(from: 0, to: reader.places, by: GhostReader.ways) {
+            let end = set + GhostReader.ways
+            var free = set
+            while free < end, reader.mark(free) != 0 { free += 1 }
+            for place in set..<end where free < end {
+                let (fingerprint, mark) = (words[2 * place], words[2 * place + 1])
+                let isKnown = (set..<free).contains { reader.lo($0) == fingerprint }
+                guard !isKnown, Departure(rawValue: UInt8(truncatingIfNeeded: mark)) != nil else {
+                    continue
+                }
+                reader.put(free, fingerprint, mark)
+                free += 1
+            }
         }
     }
 }
@@ -99,6 +110,8 @@ package struct GhostWatch: @unchecked Sendable {
     let mapping: SharedMapping
     let reader: GhostReader
 
+    /// Departures noted since the store was opened.
+    package var noted: UInt64 { reader.noted }
     package var ghosts: KeptGhosts { KeptGhosts(store: store, words: reader.copied) }
 }
 
@@ -122,6 +135,7 @@ package struct GhostReader: @unchecked Sendable {
     private static let headerBytes = 64
 
     private let words: UnsafeMutablePointer<Atomic<UInt64>>
+    private let counter: UnsafeMutablePointer<Atomic<UInt64>>
     private let mask: Int
 
     static func bytes(sets: Int) -> Int { headerBytes + sets * ways * 16 }
@@ -129,6 +143,7 @@ package struct GhostReader: @unchecked Sendable {
     /// A table in memory of `bytes(sets:)`.
     fileprivate init(_ base: UnsafeMutableRawPointer, sets: Int) {
         words = (base + Self.headerBytes).assumingMemoryBound(to: Atomic<UInt64>.self)
+        counter = (base + 16).assumingMemoryBound(to: Atomic<UInt64>.self)
         mask = sets - 1
     }
 
@@ -160,6 +175,11 @@ package struct GhostReader: @unchecked Sendable {
     }
 
     // MARK: Places
+
+    fileprivate var noted: UInt64 { counter.pointee.load(ordering: .relaxed) }
+
+    /// The owner thread's alone.
+    fileprivate func countOne() { counter.pointee.store(noted &+ 1, ordering: .relaxed) }
 
     fileprivate var places: Int { (mask + 1) * Self.ways }
 

@@ -9,7 +9,7 @@
 
 package struct KeptGhosts: Equatable, Sendable {
     /// The most bytes that a file has.
-    package static let mostBytes = 16 << 20
+    package static let mostBytes = 4 << 20
     package static let version: UInt16 = 1
     static let magic: UInt32 = 0x4847_4C48  // "HLGH"
     static let seed: UInt64 = 0x4768_6F73_7473_4B65

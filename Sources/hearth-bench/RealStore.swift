@@ -1,6 +1,6 @@
 // RealStore: the store under a replay in real time: an open store of files, used through sessions
 // as the C interface uses it, with hints, prefetching and claims as an engine would have them. Time
-// is the machine's; waiting for it, the replay sleeps.
+// is the machine's; waiting for it, the replay sleeps until shortly before.
 //
 // What the replay does and an engine would not is kept out of what is timed: the bytes of blocks
 // to be put are made while the prefill before is waited for, and the bytes of blocks read are

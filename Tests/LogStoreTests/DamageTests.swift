@@ -307,7 +307,13 @@ import Testing
         let segment = try #require(world.entry("b", space)).place.segment
         world.kill()
         // Where its descriptors lie, another page is read.
-        for page in world.descriptorPages(segment, .group) where page > first.page {
+        let pages = world.descriptorPages(segment, .group).filter { $0 > first.page }
+        try #require(!pages.isEmpty)
+        let told = pages.map {
+            world.machine.contents(
+                place.directory, place.name, offset: $0 * pageBytes, length: pageBytes) ?? []
+        }
+        for page in pages {
             let made = world.machine.overwrite(
                 place.directory, place.name, page: page, [UInt8](repeating: 0, count: pageBytes))
             #expect(made)
@@ -320,6 +326,22 @@ import Testing
             #expect(status == .stored)
         }
         #expect(world.missed("a", space, revision: 0, length: Self.length) == nil)
+        #expect(world.missed("b", space, revision: 0, length: Self.length) == nil)
+        world.checkAccounts()
+
+        // Read well again it is found without a checkpoint, too: no footer says it is not there.
+        world.flush()
+        world.kill()
+        for (page, bytes) in zip(pages, told) {
+            #expect(world.machine.overwrite(place.directory, place.name, page: page, bytes))
+        }
+        for name in world.machine.fileNames(place.directory) where name.hasPrefix("checkpoint-") {
+            for offset in [16, CheckpointHeader.endOffset + 16] {
+                world.machine.flipBit(place.directory, name, offset: offset, bit: 1)
+            }
+        }
+        try world.open()
+        #expect(world.store.log.statistics.recovery.checkpointEntries == 0)
         #expect(world.missed("b", space, revision: 0, length: Self.length) == nil)
         world.checkAccounts()
     }

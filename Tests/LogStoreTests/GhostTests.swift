@@ -2,6 +2,7 @@
 // while the owner writes; memory that is no ghost table is refused.
 
 import Glibc
+import SegmentFormat
 import Synchronization
 import Testing
 
@@ -40,6 +41,34 @@ private final class Flag: Sendable {
         }
         #expect(table.find(one) == nil && reader.find(one) == nil)
         #expect(reader.find(Fingerprint(hi: one.hi, lo: one.lo &+ 1))?.departure == .expired)
+    }
+
+    /// What was remembered in an earlier life comes behind what was noted since.
+    @Test func whatWasKeptComesBehindWhatIsNew() throws {
+        let (before, now) = (try GhostTable(capacity: 64), try GhostTable(capacity: 64))
+        let store = Identity128(hi: 1, lo: 2)
+        func sibling(_ number: UInt64) -> Fingerprint {
+            let one = fingerprint(1)
+            return Fingerprint(hi: one.hi, lo: one.lo &+ number)
+        }
+        // From the oldest: three of one set, and one that is gone for another reason by then.
+        for number in 0..<4 as Range<UInt64> {
+            before.note(sibling(number), .evicted, seconds: UInt32(10 + number))
+        }
+        before.note(fingerprint(7), .expired, seconds: 9)
+        now.note(sibling(3), .deleted, seconds: 50)
+        now.note(sibling(9), .deleted, seconds: 51)
+        #expect(before.watch(store).noted == 5 && now.watch(store).noted == 2)
+        now.recall(before.watch(store).ghosts.words)
+        #expect(now.watch(store).noted == 2, "kept ones are no news")
+        #expect(now.reason(sibling(9)) == .deleted && now.reason(sibling(3)) == .deleted)
+        #expect(now.find(sibling(2))?.seconds == 12 && now.find(sibling(1))?.seconds == 11)
+        #expect(now.find(sibling(0)) == nil, "four fit in a set, and the oldest goes first")
+        #expect(now.find(fingerprint(7))?.departure == .expired)
+        // A table of another size says nothing.
+        let other = try GhostTable(capacity: 256)
+        other.recall(before.watch(store).ghosts.words)
+        #expect(other.find(fingerprint(7)) == nil)
     }
 
     @Test func whatIsNoTableIsRefused() throws {
