@@ -267,12 +267,16 @@ extension LogStore {
                 entry.place.page > 0,
                 UInt64(entry.place.page) + UInt64(accountedPages(entry)) < UInt64(segmentPages),
                 namespaces.isLive(entry.namespaceSlot),
-                versionOnLoad(entry) > namespaces.createdVersion(entry.namespaceSlot),
+                versionOnLoad(entry, header) > namespaces.createdVersion(entry.namespaceSlot),
                 index.find(fingerprint) != entry
             else { continue }
             let state = segments.pointer(entry.place.segment)
+            // Enough for padding of aligned shards too: each adds less than a page.
+            let padding =
+                namespaces.aligned(entry.namespaceSlot) ? UInt32(entry.shardCount) : 0
+            let end = entry.place.page + accountedPages(entry) + padding
             state.pointee.dumpedPages = max(
-                state.pointee.dumpedPages, entry.place.page + accountedPages(entry))
+                state.pointee.dumpedPages, min(end, segmentPages))
             if !publish(fingerprint, entry) { statistics.recovery.indexOverflow += 1 }
         }
         recovery.checkpoint?.entries += UInt64(count)
@@ -281,17 +285,21 @@ extension LogStore {
 
     /// The whole version of an entry of the dump. `base`, its segment's lowest version, is from
     /// before the dump: an old block may have been moved there since, and its record may be lost.
-    /// One that is lower is the segment's lowest from here on.
-    package static func versionOnLoad(low: UInt32, base: inout UInt64) -> UInt64 {
-        let version = versionAround(low: low, base: base)
-        if base != UInt64.max { base = min(base, version) }
+    /// One that is lower is the segment's lowest from here on. Where the segment had none when the
+    /// dump began, the store's next one at that time, `began`, is as near.
+    package static func versionOnLoad(
+        low: UInt32, base: inout UInt64, began: UInt64
+    ) -> UInt64 {
+        let version = versionAround(low: low, base: base == UInt64.max ? began : base)
+        base = min(base, version)
         return version
     }
 
-    private func versionOnLoad(_ entry: IndexEntry) -> UInt64 {
+    private func versionOnLoad(_ entry: IndexEntry, _ header: CheckpointHeader) -> UInt64 {
         Self.versionOnLoad(
             low: entry.versionLow,
-            base: &segments.pointer(entry.place.segment).pointee.minVersion)
+            base: &segments.pointer(entry.place.segment).pointee.minVersion,
+            began: header.beganVersion)
     }
 
     /// The version with these low bits that a segment which has `base` may have, above or below it:

@@ -464,9 +464,7 @@ extension LogStore {
     }
 
     /// A segment that was open, and of which nothing was unreadable, is written on behind the last
-    /// group found: a crash costs no space. One of each stream; the others stay as they are, and so
-    /// does one of which the checkpoint knows more than was found: a footer made of what was found
-    /// would hide the rest for good, which may be read well next time.
+    /// group found: a crash costs no space. One of each stream; the others stay as they are.
     private func goOnWriting(_ recovery: Recovery, _ number: Int, _ scan: SegmentScan) {
         let worker = recovery.workers[number]
         let state = segments.pointer(scan.segment)
@@ -478,10 +476,10 @@ extension LogStore {
                 && ($0.device == device || $0.isRecords)
         }
         guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
-            writtenEnd(recovery, scan) == scan.groupsEnd, !condemned.contains(scan.segment),
+            !condemned.contains(scan.segment),
             state.pointee.state == .sealed, devices[device].takesWrites,
             // Room for the footer, or it stays as it is.
-            Int(scan.groupsEnd) + footer.pageCount + 2 < Int(segmentPages),
+            Int(writtenEnd(recovery, scan)) + footer.pageCount + 2 < Int(segmentPages),
             let kind, let place, !taken
         else {
             recovery.workers[number].footerChunk.withChunk { giveFooter($0) }
@@ -489,12 +487,13 @@ extension LogStore {
         }
         let stream = streamIndex(kind, device: device, number: place)
         streams[stream].segment = scan.segment
-        streams[stream].nextPage = scan.groupsEnd
+        let end = writtenEnd(recovery, scan)
+        streams[stream].nextPage = end
         streams[stream].footer = footer
         streams[stream].footerChunk = worker.footerChunk
         state.pointee.state = .open
         state.pointee.stream = kind.rawValue
-        state.pointee.writtenPages = scan.groupsEnd
+        state.pointee.writtenPages = end
     }
 
     /// One record, met in any order.

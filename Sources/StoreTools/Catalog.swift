@@ -130,13 +130,14 @@ package final class Catalog {
             guard let entry = table[info.id], entry.generation == info.generation else { continue }
             bases[info.id] = min(entry.minVersion, info.life?.trailer?.minVersion ?? UInt64.max)
         }
+        let began = dump.header?.beganVersion ?? 0
         blocks.reserveCapacity(Int(clamping: min(dump.end?.entryCount ?? 0, 1 << 28)))
         reader.forEachEntry(
             dump,
             version: { entry in
                 guard let place = bases.index(forKey: entry.place.segment) else { return nil }
                 return LogStore.versionOnLoad(
-                    low: entry.versionLow, base: &bases.values[place])
+                    low: entry.versionLow, base: &bases.values[place], began: began)
             }
         ) { fingerprint, entry, version in
             blocks[fingerprint] = CatalogBlock(entry, version: version)

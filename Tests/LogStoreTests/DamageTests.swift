@@ -329,7 +329,7 @@ import Testing
         #expect(world.missed("b", space, revision: 0, length: Self.length) == nil)
         world.checkAccounts()
 
-        // Read well again it is found without a checkpoint, too: no footer says it is not there.
+        // Read well again it is found without a checkpoint, too.
         world.flush()
         world.kill()
         for (page, bytes) in zip(pages, told) {

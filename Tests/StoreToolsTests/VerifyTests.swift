@@ -139,12 +139,20 @@ import Testing
         let round: UInt64 = 1 << 32
         var base = 7 * round + 100
         func version(_ low: UInt32) -> UInt64 {
-            LogStore.versionOnLoad(low: low, base: &base)
+            LogStore.versionOnLoad(low: low, base: &base, began: 9 * round + 50)
         }
         #expect(version(200) == 7 * round + 200 && base == 7 * round + 100)
         #expect(version(0xFFFF_0000) == 6 * round + 0xFFFF_0000)
         #expect(base == 6 * round + 0xFFFF_0000)
         #expect(version(200) == 7 * round + 200)
+        // In a segment that had none the first is near what the store had come to.
+        for (low, full) in [(60, 9 * round + 60), (40, 9 * round + 40), (.max, 9 * round - 1)]
+            as [(UInt32, UInt64)]
+        {
+            base = UInt64.max
+            #expect(version(low) == full && base == full)
+            #expect(version(low &+ 5) == full + 5 && base == full, "and the next one near that")
+        }
     }
 
     @Test func pagesThatCannotBeRead() throws {
