@@ -271,12 +271,8 @@ extension LogStore {
                 index.find(fingerprint) != entry
             else { continue }
             let state = segments.pointer(entry.place.segment)
-            // Enough for padding of aligned shards too: each adds less than a page.
-            let padding =
-                namespaces.aligned(entry.namespaceSlot) ? UInt32(entry.shardCount) : 0
-            let end = entry.place.page + accountedPages(entry) + padding
             state.pointee.dumpedPages = max(
-                state.pointee.dumpedPages, min(end, segmentPages))
+                state.pointee.dumpedPages, entry.place.page + accountedPages(entry))
             if !publish(fingerprint, entry) { statistics.recovery.indexOverflow += 1 }
         }
         recovery.checkpoint?.entries += UInt64(count)

@@ -464,7 +464,9 @@ extension LogStore {
     }
 
     /// A segment that was open, and of which nothing was unreadable, is written on behind the last
-    /// group found: a crash costs no space. One of each stream; the others stay as they are.
+    /// group found: a crash costs no space. One of each stream; the others stay as they are. So does
+    /// one of which the checkpoint knows more than was found: its footer would hide, for good, a
+    /// group that is only read wrong now.
     private func goOnWriting(_ recovery: Recovery, _ number: Int, _ scan: SegmentScan) {
         let worker = recovery.workers[number]
         let state = segments.pointer(scan.segment)
@@ -478,8 +480,9 @@ extension LogStore {
         guard let footer = worker.footer, footer.recordCount > 0, scan.damagedPages == 0,
             !condemned.contains(scan.segment),
             state.pointee.state == .sealed, devices[device].takesWrites,
+            writtenEnd(recovery, scan) == scan.groupsEnd,
             // Room for the footer, or it stays as it is.
-            Int(writtenEnd(recovery, scan)) + footer.pageCount + 2 < Int(segmentPages),
+            Int(scan.groupsEnd) + footer.pageCount + 2 < Int(segmentPages),
             let kind, let place, !taken
         else {
             recovery.workers[number].footerChunk.withChunk { giveFooter($0) }
@@ -487,13 +490,12 @@ extension LogStore {
         }
         let stream = streamIndex(kind, device: device, number: place)
         streams[stream].segment = scan.segment
-        let end = writtenEnd(recovery, scan)
-        streams[stream].nextPage = end
+        streams[stream].nextPage = scan.groupsEnd
         streams[stream].footer = footer
         streams[stream].footerChunk = worker.footerChunk
         state.pointee.state = .open
         state.pointee.stream = kind.rawValue
-        state.pointee.writtenPages = end
+        state.pointee.writtenPages = scan.groupsEnd
     }
 
     /// One record, met in any order.

@@ -31,8 +31,8 @@ package struct Segment {
     package var flushedPages: UInt32 = 0
     /// Pages of completed groups; a running flush covers up to here.
     package var completedPages: UInt32 = 0
-    /// First page behind the blocks that the dump told of when the store was opened, with room for
-    /// any padding in them.
+    /// First page behind the blocks that the dump told of when the store was opened, padding in
+    /// them not counted.
     package var dumpedPages: UInt32 = 0
     package var livePages: UInt32 = 0
     /// Header, descriptor and footer pages.

@@ -287,9 +287,10 @@ import Testing
     }
 
     /// Nor what came into the dump while it was written, of a group that it does not count as
-    /// written; also where nothing else is found in the segment, and it looks empty.
-    @Test(arguments: [false, true])
-    func whatADumpCameToTellOfIsNotOverwritten(alone: Bool) throws {
+    /// written; also where nothing else is found in the segment, and it looks empty, and where a
+    /// footer without it could hide it once the segment is sealed.
+    @Test(arguments: [(false, false), (true, false), (false, true)])
+    func whatADumpCameToTellOfIsNotOverwritten(alone: Bool, sealed: Bool) throws {
         let world = try World(World.configuration(staging: 0))
         let space = world.namespace()
         #expect(world.put("a", space, revision: 0, length: Self.length) == .stored)
@@ -333,6 +334,7 @@ import Testing
 
         // Read well again it is found without a checkpoint, too.
         world.flush()
+        if sealed { world.seal(.fresh) }
         world.kill()
         for (page, bytes) in zip(pages, told) {
             #expect(world.machine.overwrite(place.directory, place.name, page: page, bytes))
