@@ -19,7 +19,7 @@ extension Prefetcher {
         case .put:
             successors.put(
                 access.fingerprint, access.key, namespaceSlot: access.namespaceSlot,
-                parent: parent, continues: access.continues)
+                parent: parent, parentKey: access.parent, continues: access.continues)
         case .resident, .joined, .device:
             let step = successors.read(
                 access.fingerprint, access.key, namespaceSlot: access.namespaceSlot,

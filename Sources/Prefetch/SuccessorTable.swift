@@ -215,14 +215,19 @@ package struct SuccessorTable {
         to.pointee.predecessorTag = Self.short(from.pointee.tag)
     }
 
-    /// A put: teaches what follows what.
+    /// A put: teaches what follows what. A parent gets its place here if it has none: engines put
+    /// the last block of a chain first, too.
     package mutating func put(
         _ fingerprint: Fingerprint, _ key: UnsafeRawBufferPointer, namespaceSlot: UInt16,
-        parent: Fingerprint?, continues: Bool
+        parent: Fingerprint?, parentKey: UnsafeRawBufferPointer, continues: Bool
     ) {
         guard key.count > 0, key.count <= Self.longestKey else { return }
         events += 1
-        let before = parent.map { find($0) } ?? (continues ? lastPlace(namespaceSlot) : -1)
+        var before = continues ? lastPlace(namespaceSlot) : -1
+        if let parent {
+            before =
+                parentKey.count <= Self.longestKey ? place(parent, parentKey, namespaceSlot) : -1
+        }
         let here = place(fingerprint, key, namespaceSlot)
         if before >= 0, before != here { learn(before, here, isTold: true) }
         (last, lastTag) = (here, nodes[Int(here)].tag)

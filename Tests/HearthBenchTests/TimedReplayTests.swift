@@ -98,6 +98,15 @@ import Testing
         #expect(first.stallRemoved > 0.2 && first.stallRemoved < 1)
     }
 
+    /// Nothing is announced, each block is asked for when the one before has come: what follows is
+    /// known from the puts, which come from a chain's end.
+    @Test func whatFollowsIsKnownFromThePuts() throws {
+        let early = try report([
+            "prefetch": "successor", "claim": "all", "dram": "30%", "seed": "5",
+        ]).runs.main.prefetch
+        #expect(early.useful > 1000 && early.coverage > 0.9 && early.accuracy > 0.9)
+    }
+
     @Test func withoutPrefetchingNothingComesEarly() throws {
         let runs = try report(["prefetch": "off", "claim": "all"]).runs
         #expect(runs.main == runs.withoutPrefetch)

@@ -31,10 +31,12 @@ private final class Numbered {
     }
 
     func put(_ number: Int, after parent: Int? = nil, continues: Bool = false) {
-        withKey(number) {
-            table.put(
-                fingerprint(number), $0, namespaceSlot: 1, parent: parent.map(fingerprint),
-                continues: continues)
+        withKey(number) { key in
+            withKey(parent ?? 0) {
+                table.put(
+                    fingerprint(number), key, namespaceSlot: 1, parent: parent.map(fingerprint),
+                    parentKey: $0, continues: continues)
+            }
         }
     }
 
@@ -91,6 +93,17 @@ private struct Random {
             #expect(made == expected, "after \(number)")
             frontier = max(frontier, number + depth)
         }
+    }
+
+    /// As an engine puts a chain that wants its head to be the one used most recently.
+    @Test func aChainPutFromItsEndIsLearnt() {
+        let numbered = Numbered()
+        for number in (1..<40).reversed() { numbered.put(number, after: number - 1) }
+        numbered.put(0)
+        let made = (0..<40).flatMap {
+            numbered.predictions(numbered.read($0, continues: $0 > 0))
+        }
+        #expect(made == Array(1..<40))
     }
 
     @Test func aWrongPredictionIsTakenBackAndDepthStartsAnew() {
