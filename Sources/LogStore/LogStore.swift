@@ -84,7 +84,7 @@ package final class LogStore {
     let freshStreams: Int
     @exclusivity(unchecked) var freeGroups: Int
     var groupSequence: UInt64 = 0
-    var nextVersion: UInt64
+    package internal(set) var nextVersion: UInt64
     var nextGeneration: UInt64
     /// Appends under way, each of which will want an index entry.
     @exclusivity(unchecked) var appending = 0

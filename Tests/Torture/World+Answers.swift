@@ -101,7 +101,7 @@ extension World: StoreSink {
             lastPurge = outcome.status
             if outcome.status != .done && !excused { fail("a purge fails: \(outcome)") }
         case .flush:
-            let tells = healthChanges > changesAtFlush
+            let tells = healthChanges > changesAtFlush || call.through <= versionAtChange
             if outcome.status != .done && !excused && !tells { fail("a flush fails: \(outcome)") }
             changesAtFlush = call.changesAt
         case .checkpoint:
@@ -117,6 +117,7 @@ extension World: StoreSink {
         case .deviceChanged(let index, let state):
             tally.add("devices \(state)")
             healthChanges += 1
+            versionAtChange = store?.log.nextVersion ?? versionAtChange
             if verbose { say("-- device \(index) is \(state) at \(clock.monotonic)") }
             switch state {
             case .healthy, .slow: unreadable.remove(index)

@@ -288,7 +288,7 @@ extension World {
 
     func flush() {
         let version = random.chance(0.5) ? model.highestVersion : UInt64.max >> 1
-        let call = control(.flush)
+        let call = control(.flush, through: version)
         store?.flush(token: call, through: version)
     }
 

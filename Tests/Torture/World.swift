@@ -16,6 +16,8 @@ struct ControlCall {
     var kind: Kind
     /// As in `Client`.
     var changesAt = 0
+    /// What a flush was asked for.
+    var through: UInt64 = 0
 }
 
 final class World {
@@ -61,6 +63,9 @@ final class World {
     /// How many there had been when the last flush began that has ended: what was lost since then
     /// the next one tells.
     var changesAtFlush = 0
+    /// The latest version given out when a device's health changed last: a flush that names one up
+    /// to there is told whenever it asks.
+    var versionAtChange: UInt64 = 0
     var unreadable: Set<Int> = []
     var faultsOff = false
     var recoveredEvents = 0
@@ -259,10 +264,11 @@ final class World {
         pump(until: { !self.controls.contains { $0.token == call } }, "opening a namespace")
     }
 
-    func control(_ kind: ControlCall.Kind) -> UInt64 {
+    func control(_ kind: ControlCall.Kind, through version: UInt64 = 0) -> UInt64 {
         controlCount += 1
         let token = 1 << 40 | controlCount
-        controls.append(ControlCall(token: token, kind: kind, changesAt: healthChanges))
+        controls.append(
+            ControlCall(token: token, kind: kind, changesAt: healthChanges, through: version))
         return token
     }
 
@@ -274,8 +280,9 @@ final class World {
         tiered?.beginClose()
         pump(until: { store.isIdle && self.outstanding == 0 }, "closing")
         guard failure == nil, simulated?.dead != true else { return false }
-        var call = control(.flush)
-        store.flush(token: call, through: UInt64.max >> 1)
+        let everything = UInt64.max >> 1
+        var call = control(.flush, through: everything)
+        store.flush(token: call, through: everything)
         pump(until: { !self.controls.contains { $0.token == call } }, "the last flush")
         guard simulated?.dead != true else { return false }
         var clean = lastControl?.status == .done
