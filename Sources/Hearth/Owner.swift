@@ -3,8 +3,8 @@
 // was nothing to do. It is the only one that touches the store's state machine.
 //
 // Invariants: each operation taken from the inbox is answered exactly once, when the store closes
-// too; operations start in the order in which they were pushed; a target is published at most once
-// a turn.
+// too; operations on one key start in the order in which they were pushed (WorkQueue); a target is
+// published at most once a turn.
 
 import BlockIO
 import Glibc
@@ -43,11 +43,10 @@ final class Owner {
     private let freeSlots: UnsafeMutablePointer<Int32>
     @exclusivity(unchecked) private var freeCount: Int
     @exclusivity(unchecked) private var taken = Engine.Inbox()
-    /// Taken and not yet started, from `workHead` on.
-    @exclusivity(unchecked) private var work: [InboxEntry] = []
-    @exclusivity(unchecked) private var workHead = 0
-    /// The earliest deadline in `work`.
-    @exclusivity(unchecked) private var workDeadline = UInt64.max
+    /// Taken and not yet started.
+    @exclusivity(unchecked) private var work = WorkQueue()
+    /// Turns one after the other that put off the hints.
+    @exclusivity(unchecked) private var turnsWithoutHints = 0
     @exclusivity(unchecked) private var dirty: [Unmanaged<CompletionTarget>] = []
     private var replies: [UInt64: (Outcome) -> Void] = [:]
     private var nextReply: UInt64 = 1
@@ -87,7 +86,7 @@ final class Owner {
             takeHints()
             var busy = takeInbox()
             busy = startWork() || busy
-            busy = applyHints() || busy
+            busy = hintsMayCome && applyHints() || busy
             busy = tiered.pump() || busy
             publish()
             if lifecycle.phase != .open { advanceClosing() }
@@ -100,8 +99,8 @@ final class Owner {
     private static let longestSleep: UInt64 = 20_000_000
 
     private func sleep() {
-        var until = min(tiered.nextDeadline, workDeadline)
-        if inFlight > 0 || workHead < work.count || !replies.isEmpty || !tiered.isIdle {
+        var until = min(tiered.nextDeadline, work.deadline)
+        if inFlight > 0 || !work.isEmpty || !replies.isEmpty || !tiered.isIdle {
             until = min(until, engine.clock.monotonic + Self.longestSleep)
         }
         engine.sleep(driver, until: until)
@@ -109,74 +108,79 @@ final class Owner {
 
     private func takeInbox() -> Bool {
         guard engine.take(&taken) else { return false }
-        if workHead == work.count {
-            workHead = 0
-            work.removeAll(keepingCapacity: true)
-            swap(&work, &taken.entries)
-        } else {
-            work.append(contentsOf: taken.entries)
-        }
-        noteDeadlines()
+        if !taken.entries.isEmpty { work.push(&taken.entries) { store.fingerprint($0) } }
         for lease in taken.leases { store.endLease(lease) }
         for task in taken.tasks { task(self) }
-        taken.entries.removeAll(keepingCapacity: true)
         taken.tasks.removeAll(keepingCapacity: true)
         taken.leases.removeAll(keepingCapacity: true)
         return true
     }
 
-    private func noteDeadlines() {
-        workDeadline = UInt64.max
-        for index in workHead..<work.count where work[index].operation.deadline > 0 {
-            if work[index].operation.kind != .pin {
-                workDeadline = min(workDeadline, work[index].operation.deadline)
-            }
-        }
-    }
-
-    /// Hands waiting operations to the store, in order, until it has no room.
+    /// Hands waiting operations to the store, until it has no room, or until so much was put that
+    /// others are looked at before the rest.
     private func startWork() -> Bool {
-        guard workHead < work.count else { return false }
+        guard !work.isEmpty else { return false }
         let now = engine.clock.monotonic
-        var started = false
-        while workHead < work.count, freeCount > 0 {
-            let count = startSome(min(Self.lookAhead, work.count - workHead, freeCount), now)
-            if count == 0 { break }
-            workHead += count
-            started = true
-        }
-        if workHead == work.count {
-            workDeadline = UInt64.max
-        } else if now >= workDeadline {
-            endWork(.timedOut) { $0.deadline > 0 && $0.kind != .pin && now >= $0.deadline }
-            noteDeadlines()
+        var started = start(&work.ahead, work.ahead.count, now)
+        started = start(&work.rest, work.rest.turn(most: work.rest.count), now) || started
+        if work.isEmpty || now >= work.deadline {
+            if !work.isEmpty {
+                endWork(.timedOut) { $0.endsAtDeadline && now >= $0.operation.deadline }
+            }
+            work.noteDeadlines()
         }
         return started
     }
+
+    /// Starts so many of a list, in order, until the store has no room. Whether any started.
+    private func start(_ list: inout WorkQueue.List, _ most: Int, _ now: UInt64) -> Bool {
+        var left = most
+        while left > 0, freeCount > 0 {
+            let count = startSome(list, min(Self.lookAhead, left, freeCount), now)
+            if count == 0 { break }
+            list.removeFirst(count)
+            left -= count
+        }
+        return left < most
+    }
+
+    /// Hints find done what was asked for before they were given; but they do not wait for ever
+    /// for puts that never end.
+    private var hintsMayCome: Bool {
+        let mayCome = work.rest.putBytes == 0 || turnsWithoutHints == Self.mostTurnsWithoutHints
+        turnsWithoutHints = mayCome ? 0 : turnsWithoutHints + 1
+        return mayCome
+    }
+
+    private static let mostTurnsWithoutHints = 64
 
     /// Operations whose lookups are begun together: the index is large and read at random, so a
     /// lookup alone is two or three misses of cache and page table one after the other.
     private static let lookAhead = 16
 
     /// Starts so many waiting operations, or until the store has no room; returns how many.
-    private func startSome(_ count: Int, _ now: UInt64) -> Int {
+    private func startSome(_ list: WorkQueue.List, _ count: Int, _ now: UInt64) -> Int {
         withUnsafeTemporaryAllocation(of: Fingerprint.self, capacity: count) { fingerprints in
             for index in 0..<count {
-                let fingerprint = store.fingerprint(work[workHead + index].operation)
+                let fingerprint = store.fingerprint(list[index].operation)
                 fingerprints.initializeElement(at: index, to: fingerprint)
                 store.prefetch(fingerprint)
             }
             for fingerprint in fingerprints { store.prefetchNext(fingerprint) }
-            for index in 0..<count where !start(workHead + index, fingerprints[index], now) {
-                return index
+            for index in 0..<count {
+                let continues = index > 0 && continues(list[index], list[index - 1])
+                if !start(list[index], fingerprints[index], continues: continues, now) {
+                    return index
+                }
             }
             return count
         }
     }
 
     /// False when the store has no room for it now.
-    private func start(_ index: Int, _ fingerprint: Fingerprint, _ now: UInt64) -> Bool {
-        let entry = work[index]
+    private func start(
+        _ entry: InboxEntry, _ fingerprint: Fingerprint, continues: Bool, _ now: UInt64
+    ) -> Bool {
         freeCount -= 1
         let slot = freeSlots[freeCount]
         slots[Int(slot)] = InFlight(
@@ -202,7 +206,7 @@ final class Owner {
         }
         var operation = entry.operation
         operation.token = UInt64(slot)
-        operation.continues = continues(index)
+        operation.continues = continues
         if tiered.submit(operation, fingerprint) { return true }
         freeSlots[freeCount] = slot
         freeCount += 1
@@ -210,33 +214,23 @@ final class Owner {
     }
 
     /// Whether the operation's key follows, in its chain, the one before: they came in one batch.
-    private func continues(_ index: Int) -> Bool {
-        guard index > workHead else { return false }
-        let (entry, before) = (work[index], work[index - 1])
-        return entry.submitted == before.submitted && entry.operation.kind == before.operation.kind
+    private func continues(_ entry: InboxEntry, _ before: InboxEntry) -> Bool {
+        entry.submitted == before.submitted && entry.operation.kind == before.operation.kind
             && entry.operation.namespaceSlot == before.operation.namespaceSlot
             && entry.target.toOpaque() == before.target.toOpaque()
     }
 
     /// Answers waiting operations that match, without starting them.
     private func endWork(
-        _ status: Status, errno: Int32 = 0, where matches: (StoreOperation) -> Bool
+        _ status: Status, errno: Int32 = 0, where matches: (InboxEntry) -> Bool
     ) {
-        var kept: [InboxEntry] = []
-        for index in workHead..<work.count {
-            let entry = work[index]
-            guard matches(entry.operation) else {
-                kept.append(entry)
-                continue
-            }
+        work.remove(where: matches) { entry in
             var answer = StoreAnswer(token: entry.operation.token, status: status)
             answer.errno = errno
             deliver(
                 StoreCompletion(token: entry.operation.token, answer: answer), to: entry.target)
             if entry.releases { releases.append(entry.target) }
         }
-        work = kept
-        workHead = 0
     }
 
     /// References to let go of once their targets have been published.
@@ -275,24 +269,7 @@ final class Owner {
                 && reference._withUnsafeGuaranteedRef { ObjectIdentifier($0) == target }
         }
         // The inbox is taken before tasks run, so what was submitted before is here or in flight.
-        var index = workHead
-        var kept: [InboxEntry] = []
-        while index < work.count {
-            let entry = work[index]
-            index += 1
-            guard isMeant(entry.target, entry.operation.token) else {
-                kept.append(entry)
-                continue
-            }
-            deliver(
-                StoreCompletion(
-                    token: entry.operation.token,
-                    answer: StoreAnswer(token: entry.operation.token, status: .cancelled)),
-                to: entry.target)
-            if entry.releases { releases.append(entry.target) }
-        }
-        work = kept
-        workHead = 0
+        endWork(.cancelled) { isMeant($0.target, $0.operation.token) }
         for slot in 0..<slotCount {
             guard let reference = slots[slot].target, !slots[slot].isAnswered,
                 isMeant(reference, slots[slot].token)
@@ -312,13 +289,13 @@ final class Owner {
     }
 
     var isQuiet: Bool {
-        inFlight == 0 && workHead == work.count && replies.isEmpty && tiered.isIdle
+        inFlight == 0 && work.isEmpty && replies.isEmpty && tiered.isIdle
     }
 
     /// Whether only what hangs on a silent device is under way: closing does not wait for that.
     /// What had no answer yet gets one.
     func leaveSilent() -> Bool {
-        guard store.log.anySilent, workHead == work.count, replies.isEmpty,
+        guard store.log.anySilent, work.isEmpty, replies.isEmpty,
             store.isIdleBesideSilent
         else { return false }
         store.leaveSilent()
@@ -328,8 +305,8 @@ final class Owner {
 
     /// Answers everything that is still waiting in the inbox.
     func endRest() {
-        let rest = engine.shut()
-        work.append(contentsOf: rest.entries)
+        var rest = engine.shut()
+        work.push(&rest.entries) { store.fingerprint($0) }
         endWork(.failed, errno: ESHUTDOWN) { _ in true }
         for lease in rest.leases { store.endLease(lease) }
         for task in rest.tasks { task(self) }

@@ -464,9 +464,9 @@ extension LogStore {
     }
 
     /// A segment that was open, and of which nothing was unreadable, is written on behind the last
-    /// group found: a crash costs no space. One of each stream; the others stay as they are. So does
-    /// one of which the checkpoint knows more than was found: its footer would hide, for good, a
-    /// group that is only read wrong now.
+    /// group found: a crash costs no space. One of each stream; the others stay as they are. So
+    /// does one of which the checkpoint knows more than was found: its footer would hide, for good,
+    /// a group that is only read wrong now.
     private func goOnWriting(_ recovery: Recovery, _ number: Int, _ scan: SegmentScan) {
         let worker = recovery.workers[number]
         let state = segments.pointer(scan.segment)

@@ -88,6 +88,66 @@ import Testing
         withExtendedLifetime(keys) {}
     }
 
+    /// A batch of puts and, behind them, gets: of a block that is there, which waits for none of
+    /// the puts, and of the one put last.
+    @Test func getsDoNotWaitForPutsOfOthers() async throws {
+        let directory = TemporaryDirectory()
+        let store = try await Small.open(directory)
+        let space = try await store.namespace(Small.description)
+        let (count, length) = (32, Small.maximumBlock)
+        let session = store.session(capacity: 64)
+        let bytes = Buffer(count: (count + 2) * length)
+        let keys = Buffer(count: count * 8)
+        let pieces = UnsafeMutablePointer<BlockIO.Piece>.allocate(capacity: count + 2)
+        defer { pieces.deallocate() }
+        for index in bytes.bytes.indices {
+            bytes.bytes[index] = UInt8(truncatingIfNeeded: index / length)
+        }
+        func operation(_ kind: StoreOperationKind, _ key: Int, memory: Int) -> StoreOperation {
+            let at = UnsafeMutableRawBufferPointer(rebasing: keys.bytes[key * 8..<key * 8 + 8])
+            at.storeBytes(of: UInt64(key + 1), as: UInt64.self)
+            let address =
+                UInt64(UInt(bitPattern: bytes.bytes.baseAddress)) + UInt64(memory * length)
+            (pieces + memory).initialize(
+                to: BlockIO.Piece(region: .process, offset: address, length: UInt64(length)))
+            var made = StoreOperation(
+                kind: kind, token: UInt64(memory), namespaceSlot: space.slot,
+                key: UnsafeRawBufferPointer(at))
+            made.pieces = UnsafePointer(pieces + memory)
+            made.pieceCount = 1
+            made.length = kind == .put ? UInt32(length) : 0
+            made.mode = .cached
+            made.durability = .volatile
+            return made
+        }
+        #expect(try await drive(session, [operation(.put, 0, memory: 0)]) == [0: .stored])
+        var batch = (1..<count).map { operation(.put, $0, memory: $0) }
+        batch.append(operation(.get, 0, memory: count))
+        batch.append(operation(.get, count - 1, memory: count + 1))
+        nonisolated(unsafe) let operations = batch
+        let seen = try await Task.detached {
+            let room = UnsafeMutableBufferPointer<StoreCompletion>.allocate(capacity: count + 1)
+            defer { room.deallocate() }
+            #expect(operations.withUnsafeBufferPointer { session.submit($0) } == count + 1)
+            var seen: [(UInt64, Status)] = []
+            while seen.count < count + 1 {
+                let polled = session.poll(into: room, wait: 10_000_000_000)
+                try #require(polled > 0)
+                seen += room[..<polled].filter { !$0.isRelease }.map {
+                    ($0.token, $0.answer.status)
+                }
+            }
+            return seen
+        }.value
+        #expect(seen.first?.0 == UInt64(count) && seen.first?.1 == .hit)
+        #expect(seen.first { $0.0 == UInt64(count + 1) }?.1 == .hit)
+        #expect(seen.allSatisfy { $0.1 == .stored || $0.1 == .hit })
+        #expect(bytes.bytes[count * length] == 0)
+        #expect(bytes.bytes[(count + 2) * length - 1] == UInt8(count - 1))
+        await store.close()
+        withExtendedLifetime(keys) {}
+    }
+
     /// Submits as there is room, and polls, on a thread of its own.
     private func drive(
         _ session: Session, _ operations: [StoreOperation]

@@ -27,7 +27,7 @@ private final class Numbered {
     private func withKey<Result>(
         _ number: Int, _ body: (UnsafeRawBufferPointer) -> Result
     ) -> Result {
-        withUnsafeBytes(of: UInt64(number).littleEndian, body)
+        withUnsafeBytes(of: UInt64(bitPattern: Int64(number)).littleEndian, body)
     }
 
     func put(_ number: Int, after parent: Int? = nil, continues: Bool = false) {
