@@ -85,8 +85,9 @@ final class Owner {
             // such as setting the function by which announced blocks go up.
             takeHints()
             var busy = takeInbox()
-            busy = startWork() || busy
-            busy = hintsMayCome && applyHints() || busy
+            let hasStarted = startWork()
+            busy = hasStarted || busy
+            busy = hintsMayCome(hasStarted) && applyHints() || busy
             busy = tiered.pump() || busy
             publish()
             if lifecycle.phase != .open { advanceClosing() }
@@ -144,15 +145,17 @@ final class Owner {
         return left < most
     }
 
-    /// Hints find done what was asked for before they were given; but they do not wait for ever
-    /// for puts that never end.
-    private var hintsMayCome: Bool {
-        let mayCome = work.rest.putBytes == 0 || turnsWithoutHints == Self.mostTurnsWithoutHints
+    /// Hints find done what was asked for before they were given; but they wait neither for puts
+    /// that have no room nor for ever for puts that never end.
+    private func hintsMayCome(_ hasStarted: Bool) -> Bool {
+        let mayCome =
+            work.rest.putBytes == 0 || !hasStarted
+            || turnsWithoutHints == Self.mostTurnsWithoutHints
         turnsWithoutHints = mayCome ? 0 : turnsWithoutHints + 1
         return mayCome
     }
 
-    private static let mostTurnsWithoutHints = 64
+    private static let mostTurnsWithoutHints = 16
 
     /// Operations whose lookups are begun together: the index is large and read at random, so a
     /// lookup alone is two or three misses of cache and page table one after the other.
