@@ -123,7 +123,7 @@ final class Owner {
         guard !work.isEmpty else { return false }
         let now = engine.clock.monotonic
         var started = start(&work.ahead, work.ahead.count, now)
-        started = start(&work.rest, work.rest.turn(most: work.rest.count), now) || started
+        started = start(&work.rest, work.rest.turn(most: freeCount), now) || started
         if work.isEmpty || now >= work.deadline {
             if !work.isEmpty {
                 endWork(.timedOut) { $0.endsAtDeadline && now >= $0.operation.deadline }
