@@ -1,18 +1,22 @@
 // WriteShare: how many requests of groups a device has under way while it is read, so that a writer
 // keeps half of the rate it has alone. That rate is measured while nobody reads; beside readers
-// more requests go out, step by step, while the writer has less than half of it, and fewer where
-// it has more.
+// more requests go out while the writer has less than half of it, and fewer where it has more: by
+// as much as it has too little or too much.
 //
 // Invariants: beside readers only spans count in which the device had as much to write as it may
 // all the while, so a writer that asks for less than its share does not get its readers longer
 // queues; until a rate alone is known the limit stays at its least.
 
 struct WriteShare {
-    /// Most requests under way. On the virtual disk of ARCHITECTURE.md, whose queue has no room for
-    /// more of them beside readers, a writer has half of its rate with ten or eleven.
-    static let most = 11
-    /// The share aimed at; in between the limit stays.
-    static let aim = 0.51...0.56
+    /// Most requests under way, for devices that cannot give a writer its share. On the virtual
+    /// disk of ARCHITECTURE.md it has half of its rate with ten to fifteen, by the hour.
+    static let most = 16
+    /// The share aimed at.
+    static let aim = 0.54
+    /// Requests more for each span that has nothing of the rate alone too much or too little. Spans
+    /// differ by a fifth of that for no cause; a step for each would be a walk at random, and what
+    /// the reads wait for is its upper end.
+    static let gain = 2.0
     /// The least a span takes, nanoseconds, and the least completions in it.
     static let span: UInt64 = 20_000_000
     static let completions = 16
@@ -23,7 +27,8 @@ struct WriteShare {
 
     let least: Int
     /// Requests that groups may have under way while the device is read.
-    private(set) var limit: Int
+    var limit: Int { Int(level.rounded()) }
+    private var level: Double
     /// Bytes a second that groups have while nobody reads, 0 while unknown.
     private(set) var alone: Double = 0
 
@@ -37,7 +42,7 @@ struct WriteShare {
 
     init(least: Int) {
         self.least = least
-        limit = least
+        level = Double(least)
     }
 
     /// A request of a group has brought `bytes` to the device. `isFull` tells whether as much as
@@ -65,11 +70,8 @@ struct WriteShare {
 
     private mutating func adjust(_ rate: Double) {
         guard alone > 0 else { return }
-        if rate < Self.aim.lowerBound * alone {
-            limit = min(max(Self.most, least), limit + 1)
-        } else if rate > Self.aim.upperBound * alone {
-            limit = max(least, limit - 1)
-        }
+        let next = level + Self.gain * (Self.aim - rate / alone)
+        level = min(max(next, Double(least)), Double(max(Self.most, least)))
     }
 
     private mutating func restart(_ now: UInt64) {

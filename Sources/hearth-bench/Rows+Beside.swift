@@ -1,5 +1,5 @@
 // The row about priorities: how long gets wait beside a writer, and what the writer keeps. Gets
-// alone, the writer alone and both together run in turns, on one store.
+// alone, the writer alone and both together run in turns, each pair on a store of its own.
 
 import BenchKit
 import Dispatch
@@ -79,36 +79,20 @@ enum BesideRow {
         read.size = try options.size("size", default: 1 << 30)
         read.seconds = Double(try options.integer("seconds", default: 2, in: 1...3600))
         read.pairs = Int(try options.integer("pairs", default: 3, in: 1...1000))
-        return Plan(read: read, room: try options.size("room", default: 24 << 30))
+        return Plan(read: read, room: try options.size("room", default: 12 << 30))
     }
 
     static func measure(_ plan: Plan) throws(BenchError) -> [(String, JSONValue)] {
-        let read = plan.read
-        let shape = KvShape(
-            directory: read.directory + "/beside.hearth", blockBytes: Int(read.blockBytes),
-            valueBytes: read.size + plan.room)
-        let kv = try KvStore(shape, namespace: "beside")
-        defer { kv.close() }
-        let options = read.directGets("beside")
-        let units = read.size / read.blockBytes
-        try layOut(kv, options, units)
-        let writer = BackgroundWriter(kv, blockBytes: Int(read.blockBytes), room: plan.room)
         var alone: [UInt64] = []
         var beside: [UInt64] = []
         var solo: [Double] = []
         var kept: [Double] = []
-        for _ in 0..<read.pairs {
-            alone.append(try p99(kv, options, units, read.seconds))
-            solo.append(
-                try written(writer) { () throws(BenchError) in
-                    _ = sleep(UInt32(read.seconds))
-                })
-            var wait: UInt64 = 0
-            kept.append(
-                try written(writer) { () throws(BenchError) in
-                    wait = try p99(kv, options, units, read.seconds)
-                })
-            beside.append(wait)
+        for _ in 0..<plan.read.pairs {
+            let pair = try measurePair(plan)
+            alone.append(pair.alone)
+            beside.append(pair.beside)
+            solo.append(pair.solo)
+            kept.append(pair.kept)
         }
         func numbers(_ list: [UInt64]) -> JSONValue { .array(list.map { .unsigned($0) }) }
         func rates(_ list: [Double]) -> JSONValue { .array(list.map { .number($0) }) }
@@ -124,6 +108,41 @@ enum BesideRow {
             ("writer_share", .number(share.median)),
             ("writer_share_interval", rates([share.low, share.high])),
         ]
+    }
+
+    private struct Pair {
+        /// The 99th percentile of a get's time, nanoseconds.
+        var alone: UInt64 = 0
+        var beside: UInt64 = 0
+        /// Bytes a second that the writer puts.
+        var solo: Double = 0
+        var kept: Double = 0
+    }
+
+    /// Each pair on a store of its own: a writer of keys that are there already would write
+    /// nothing, and one store would have to hold the fresh ones of all.
+    private static func measurePair(_ plan: Plan) throws(BenchError) -> Pair {
+        let read = plan.read
+        let directory = try ReplayDirectory(within: read.directory, keep: false)
+        defer { directory.finish() }
+        let shape = KvShape(
+            directory: directory.path + "/beside.hearth", blockBytes: Int(read.blockBytes),
+            valueBytes: read.size + plan.room)
+        let kv = try KvStore(shape, namespace: "beside")
+        defer { kv.close() }
+        let options = read.directGets("beside")
+        let units = read.size / read.blockBytes
+        try layOut(kv, options, units)
+        let writer = BackgroundWriter(kv, blockBytes: Int(read.blockBytes), room: plan.room)
+        var pair = Pair()
+        pair.alone = try p99(kv, options, units, read.seconds)
+        pair.solo = try written(writer) { () throws(BenchError) in
+            _ = sleep(UInt32(read.seconds))
+        }
+        pair.kept = try written(writer) { () throws(BenchError) in
+            pair.beside = try p99(kv, options, units, read.seconds)
+        }
+        return pair
     }
 
     static func layOut(

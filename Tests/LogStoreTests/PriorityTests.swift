@@ -224,6 +224,29 @@ import Testing
         #expect(share.limit == 3)
     }
 
+    /// Spans that differ for no cause do not move the limit about: reads would wait for the most of
+    /// it.
+    @Test func spansThatDifferForNoCauseMoveLittle() {
+        var share = WriteShare(least: 3)
+        var now: UInt64 = 1
+        func write(_ nanoseconds: UInt64, times: Int, isPaced: Bool) {
+            for _ in 0..<times {
+                now += nanoseconds
+                share.wrote(128 << 10, now: now, isPaced: isPaced, isFull: true)
+            }
+        }
+        write(131_072, times: 2000, isPaced: false)
+        // A quarter of the rate, until the limit is in the middle.
+        while share.limit < 8 { write(524_288, times: 1, isPaced: true) }
+        // A third and three quarters in turns are just the share.
+        let before = share.limit
+        for _ in 0..<50 {
+            write(393_216, times: 53, isPaced: true)
+            write(174_763, times: 119, isPaced: true)
+            #expect(abs(share.limit - before) <= 1, "\(before) became \(share.limit)")
+        }
+    }
+
     /// Records do not queue behind values that give way to reads: a delete takes no longer.
     @Test func aDeleteBesidePacedValues() throws {
         func deleteTime(_ puts: Int) throws -> UInt64 {
