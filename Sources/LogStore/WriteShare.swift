@@ -13,8 +13,8 @@ struct WriteShare {
     static let most = 16
     /// The share aimed at.
     static let aim = 0.54
-    /// Requests that a span adds for the whole of the rate alone that it lacks: a fifth of one for a
-    /// tenth. Spans differ by a fifth for no cause; a whole request for each would be a walk at
+    /// Requests that a span adds for the whole of the rate alone that it lacks: a fifth of one for
+    /// a tenth. Spans differ by a fifth for no cause; a whole request for each would be a walk at
     /// random, and what the reads wait for is its upper end.
     static let gain = 2.0
     /// The least a span takes, nanoseconds, and the least completions in it.
